@@ -1,0 +1,281 @@
+"""STATUS: what this replica has, and what a peer lacks according to its own (docs/protocol.md section 11).
+
+Always: every message of agreement that was lost comes again because of some STATUS; answers are
+bounded for each peer by a token bucket; only what was durable before is sent again. A vote is
+repeated by its owner; a proposal by its primary, and by everyone once it stays missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nodes.core.checkpoint import Checkpoints
+from nodes.core.effects import Effects, Report, Send, ServeArchive
+from nodes.core.messages import (
+    Commit,
+    FetchAttest,
+    FetchBlocks,
+    FetchBody,
+    FetchedBlocks,
+    FetchedBody,
+    PeerMessage,
+    Prepare,
+    SlotStatus,
+    Status,
+)
+from nodes.core.options import CoreOptions
+from nodes.core.order import Order
+from nodes.core.slot import Slot
+from nodes.core.types import Fault, FaultCode, Now, ReplicaId, SequenceNumber
+from nodes.core.window import Window
+
+SLOTS_MAX = 64
+ROUNDS_BEFORE_HELP = 2
+"""STATUS rounds a peer may lack a proposal before others than the primary send it."""
+SETTLE_US = 50_000
+"""What was sent less than this ago is probably on its way."""
+MESSAGE_BYTES = 160
+"""Cost of a message without a body in the token bucket."""
+PIECE_BYTES = 2 << 20
+"""Body bytes of one FetchedBlocks answered from memory."""
+SERVED_BLOCKS_MAX = 64
+_ABSENT = SlotStatus(False, False, False)
+
+
+class Bucket:
+    """Tokens by time: messages and bytes a second, one second deep."""
+
+    __slots__ = ("_bytes", "_bytes_per_s", "_last_us", "_messages", "_messages_per_s")
+
+    def __init__(self, messages_per_s: int, bytes_per_s: int) -> None:
+        self._messages_per_s = messages_per_s * 1_000_000
+        self._bytes_per_s = bytes_per_s * 1_000_000
+        self._messages = self._messages_per_s
+        self._bytes = self._bytes_per_s
+        self._last_us = 0
+
+    def take(self, size: int, now: Now) -> bool:
+        """Micro-tokens, so that integers suffice. A message larger than what is left of a full bucket passes."""
+        elapsed = max(0, now.monotonic_us - self._last_us)
+        self._last_us = max(self._last_us, now.monotonic_us)
+        self._messages = min(self._messages_per_s, self._messages + elapsed * (self._messages_per_s // 1_000_000))
+        self._bytes = min(self._bytes_per_s, self._bytes + elapsed * (self._bytes_per_s // 1_000_000))
+        if self._messages < 1_000_000 or self._bytes <= 0:
+            return False
+        self._messages -= 1_000_000
+        self._bytes -= size * 1_000_000
+        return True
+
+
+@dataclass(slots=True)
+class Peer:
+    bucket: Bucket
+    status: Status | None = None
+    lacking: SequenceNumber = SequenceNumber(0)
+    """Lowest proposal it lacked at its last STATUS; 0: none."""
+    rounds: int = 0
+
+
+class Retransmission:
+    def __init__(self, options: CoreOptions) -> None:
+        self._options = options
+        self._peers = [
+            Peer(Bucket(options.status_messages_per_s, options.status_bytes_per_s)) for _ in range(options.n)
+        ]
+        self._next_us: int | None = None
+        self._last_us = 0
+        self._progress = (SequenceNumber(0), 0)
+        """Committed prefix, and the monotonic time it was first seen at that length."""
+
+    def peer_status(self, peer: ReplicaId) -> Status | None:
+        return self._peers[peer].status
+
+    # Sending -------------------------------------------------------------------------------------
+
+    def deadline_us(self) -> int | None:
+        """Monotonic time of the next STATUS. None before the first `status` call: due at once."""
+        return self._next_us
+
+    def status(
+        self,
+        window: Window,
+        checkpoints: Checkpoints,
+        order: Order,
+        *,
+        backlog: int,
+        is_catching_up: bool,
+        now: Now,
+    ) -> Effects:
+        """The STATUS that is due now, if one is. The interval shrinks while something is missing."""
+        options = self._options
+        if order.last_committed > self._progress[0]:
+            self._progress = (order.last_committed, now.monotonic_us)
+        unsettled = window.unsettled()
+        stuck_us = max(self._progress[1], unsettled.touched_us if unsettled is not None else 0)
+        is_stuck = unsettled is not None and now.monotonic_us - stuck_us >= SETTLE_US
+        is_behind = any(
+            peer.status is not None and peer.status.last_committed > order.last_committed for peer in self._peers
+        )
+        if is_stuck or is_behind or is_catching_up:
+            interval_us = options.status_missing_us
+        elif unsettled is not None or backlog or order.last_executed < order.last_committed:
+            interval_us = options.status_interval_us
+        else:
+            interval_us = options.status_idle_us
+        if self._next_us is not None and now.monotonic_us < self._last_us + interval_us:
+            self._next_us = self._last_us + interval_us
+            return []
+        self._last_us = now.monotonic_us
+        self._next_us = now.monotonic_us + interval_us
+        if options.n == 1:
+            return []
+        return [Send(self._build(window, checkpoints, order, backlog, now))]
+
+    def _build(self, window: Window, checkpoints: Checkpoints, order: Order, backlog: int, now: Now) -> Status:
+        slots: list[SlotStatus] = []
+        first = order.last_committed + 1
+        for sequence in range(first, min(window.highest(), order.last_committed + SLOTS_MAX) + 1):
+            slot = window.get(SequenceNumber(sequence))
+            slots.append(_ABSENT if slot is None else _slot_status(slot))
+        return Status(
+            epoch=self._options.epoch,
+            view=window.view,
+            mode=window.mode,
+            wish=window.view,
+            stable=checkpoints.stable,
+            last_committed=order.last_committed,
+            last_executed=order.last_executed,
+            order_hash=order.hash_of(order.last_executed) or bytes(32),
+            slots=tuple(slots),
+            clock_us=now.wall_us,
+            backlog=backlog,
+            incarnation=0,
+            fenced=False,
+            recovery_point=0,
+        )
+
+    # Answering -----------------------------------------------------------------------------------
+
+    def on_status(
+        self, message: Status, sender: ReplicaId, window: Window, checkpoints: Checkpoints, order: Order, now: Now
+    ) -> Effects:
+        if message.epoch != self._options.epoch:
+            return [Report(Fault(sender, FaultCode.WRONG_EPOCH))]
+        peer = self._peers[sender]
+        peer.status = message
+        effects: Effects = []
+        mine = order.hash_of(message.last_executed)
+        if mine is not None and message.last_executed <= order.last_executed and mine != message.order_hash:
+            effects.append(Report(Fault(sender, FaultCode.DIVERGED)))
+        wanted: list[PeerMessage] = []
+        if message.view == window.view and message.mode == window.mode:
+            wanted += self._proposals_for(peer, message, sender, window, now)
+            wanted += self._votes_for(message, window, now)
+        wanted += self._attestations_for(message, checkpoints, order)
+        for item in wanted:
+            if not peer.bucket.take(_size(item), now):
+                break
+            effects.append(Send(item, to=sender))
+        return effects
+
+    def _covered(self, message: Status, window: Window, now: Now) -> list[tuple[Slot, SlotStatus]]:
+        """My slots that the peer may lack something of, with what it says it has."""
+        covered: list[tuple[Slot, SlotStatus]] = []
+        first = max(message.last_committed, window.stable) + 1
+        for sequence in range(first, min(window.highest(), message.last_committed + SLOTS_MAX) + 1):
+            slot = window.get(SequenceNumber(sequence))
+            position = sequence - message.last_committed - 1
+            has = message.slots[position] if position < len(message.slots) else _ABSENT
+            if slot is not None and now.monotonic_us - slot.touched_us >= SETTLE_US:
+                covered.append((slot, has))
+        return covered
+
+    def _proposals_for(
+        self, peer: Peer, message: Status, sender: ReplicaId, window: Window, now: Now
+    ) -> list[PeerMessage]:
+        if sender == window.primary:
+            return []
+        lacking = [
+            slot
+            for slot, has in self._covered(message, window, now)
+            if not has.has_proposal and not has.committed and slot.proposal is not None
+        ]
+        lowest = lacking[0].sequence if lacking else SequenceNumber(0)
+        peer.rounds = peer.rounds + 1 if lowest and lowest == peer.lacking else 0
+        peer.lacking = lowest
+        is_primary = window.primary == self._options.me
+        if not is_primary and peer.rounds < ROUNDS_BEFORE_HELP:
+            return []
+        return [slot.proposal for slot in lacking if slot.proposal and (slot.proposal_sent or not is_primary)]
+
+    def _votes_for(self, message: Status, window: Window, now: Now) -> list[PeerMessage]:
+        votes: list[Prepare | Commit | None] = []
+        for slot, has in self._covered(message, window, now):
+            if not has.prepared and not has.committed:
+                votes.append(slot.own_prepare)
+            if not has.committed:
+                votes.append(slot.own_commit)
+        return [vote for vote in votes if vote is not None and vote.view == window.view]
+
+    def _attestations_for(self, message: Status, checkpoints: Checkpoints, order: Order) -> list[PeerMessage]:
+        wanted: list[PeerMessage] = []
+        certificate = checkpoints.certificate
+        if certificate is not None and certificate.sequence > message.stable:
+            wanted.append(certificate)
+        last = SequenceNumber(order.last_executed)
+        checkpoint = SequenceNumber(last - last % self._options.checkpoint_interval)
+        attested = [last] if message.last_executed < last else []
+        if message.stable < checkpoint and checkpoint not in attested:
+            attested.append(checkpoint)
+        return wanted + [attest for sequence in attested if (attest := checkpoints.own(sequence)) is not None]
+
+    # Fetches -------------------------------------------------------------------------------------
+
+    def on_fetch_attest(
+        self, message: FetchAttest, sender: ReplicaId, checkpoints: Checkpoints, now: Now
+    ) -> Effects:
+        attest = checkpoints.own(message.sequence)
+        if attest is None or not self._peers[sender].bucket.take(MESSAGE_BYTES, now):
+            return []
+        return [Send(attest, to=sender)]
+
+    def on_fetch_blocks(self, message: FetchBlocks, sender: ReplicaId, order: Order, now: Now) -> Effects:
+        """From memory where the blocks are there, else from the archive of the executor."""
+        if message.epoch != self._options.epoch or not 0 < message.first <= message.last:
+            return []
+        last = SequenceNumber(min(message.last, message.first + SERVED_BLOCKS_MAX - 1))
+        blocks = order.held(message.first, last, PIECE_BYTES)
+        size = sum(len(block.body) for block in blocks)
+        if not self._peers[sender].bucket.take(MESSAGE_BYTES + size, now):
+            return []
+        if blocks:
+            return [Send(FetchedBlocks(self._options.epoch, blocks), to=sender)]
+        if message.first > order.last_executed:
+            return []
+        archived = FetchBlocks(message.epoch, message.first, SequenceNumber(min(last, order.last_executed)))
+        return [ServeArchive(sender, archived)]
+
+    def on_fetch_body(
+        self, message: FetchBody, sender: ReplicaId, window: Window, order: Order, now: Now
+    ) -> Effects:
+        slot = window.get(message.sequence)
+        block = slot.block_of(message.digest) if slot is not None else None
+        if block is None:
+            block = order.block_of(message.sequence)
+        if block is None or block.batch.digest != message.digest or message.epoch != self._options.epoch:
+            return []
+        if not self._peers[sender].bucket.take(MESSAGE_BYTES + len(block.body), now):
+            return []
+        return [Send(FetchedBody(self._options.epoch, block), to=sender)]
+
+
+def _slot_status(slot: Slot) -> SlotStatus:
+    return SlotStatus(
+        has_proposal=slot.proposal is not None or slot.decided is not None,
+        prepared=slot.certificate is not None,
+        committed=slot.decided is not None,
+    )
+
+
+def _size(message: PeerMessage) -> int:
+    return MESSAGE_BYTES + len(getattr(message, "body", b""))
