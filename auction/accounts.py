@@ -42,7 +42,7 @@ def register_self(rows: Rows, journal: Journal, public_key: bytes, operation: Re
     """account.register by a key that nobody has; the house is open to all."""
     if operation.public_key is not UNSET or operation.roles is not UNSET:
         return refused(Status.UNAUTHORIZED)
-    account = new_account(public_key, operation.handle, operation.name, Role.BIDDER)
+    account = new_account(public_key, operation.handle, operation.name, int(Role.BIDDER))
     if refusal := _registration_refusal(rows, account):
         return refusal
     return _registered(rows, journal, account)

@@ -1,8 +1,9 @@
 """k of m: an admin operation takes effect when k distinct admins have submitted the same one.
 
 The same means the same canonical JSON. Pending approvals are rows, at most `SLOTS` for each admin who
-proposes: a further proposal drops that admin's oldest, so nobody can fill the house's memory or block
-others. Only who is still an active admin counts. A pending approval lapses after `LIFETIME_US`.
+proposes: one that is still pending when its proposer makes the SLOTS-th proposal after it is dropped, so
+nobody can fill the house's memory or block others. Only who is still an active admin counts. A pending
+approval lapses after `LIFETIME_US`.
 """
 
 from __future__ import annotations

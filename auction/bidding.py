@@ -79,7 +79,7 @@ def open_auction(call: Call, operation: Open) -> Outcome:
         closes_at_us=times.closes_at_us,
         closes_at_max_us=times.closes_at_max_us,
         soft_close_us=times.soft_close_us,
-        state=AuctionState.OPEN,
+        state=int(AuctionState.OPEN),
         price=0,
         leader=None,
         leader_bid=0,

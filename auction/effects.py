@@ -112,7 +112,7 @@ class Journal:
     def accepted(self, **fields: Any) -> Outcome:
         """Write the rows and give the result."""
         self.commit()
-        return Outcome(Status.OK, canonical({**fields, "effects": self.effects}))
+        return Outcome(int(Status.OK), canonical({**fields, "effects": self.effects}))
 
     def _move(
         self,
@@ -155,4 +155,4 @@ class Journal:
 
 def refused(status: AuctionStatus | Status, **fields: Any) -> Outcome:
     """A refusal's outcome; its result names the code, so that it can be read alone."""
-    return Outcome(status, canonical({"effects": [], "error": code_name(status), **fields}))
+    return Outcome(int(status), canonical({"effects": [], "error": code_name(status), **fields}))

@@ -192,15 +192,15 @@ _SMALL_ORDER_Y = frozenset(
         0,
         1,
         ED25519_P - 1,
-        2707385501144840649318225287225658788936804267575313519463743609750303021540,
+        2707385501144840649318225287225658788936804267575313519463743609750303402022,
         55188659117513257062467267217118295137698188065244968500265048394206261417927,
     }
 )
 """The y of the eight points whose order divides 8; either sign of x."""
 
 
-def _point_is_acceptable(encoded: bytes) -> bool:
-    """Canonical (y < p) and not of small order. Whether it is on the curve at all, libsodium decides."""
+def precheck(encoded: bytes) -> bool:
+    """Is a point canonical (y < p) and not of small order? Whether it is on the curve at all, libsodium decides."""
     y = int.from_bytes(encoded, "little") & (2**255 - 1)
     return y < ED25519_P and y not in _SMALL_ORDER_Y
 
@@ -215,7 +215,7 @@ def verify(public_key: Buffer, message: Buffer, signature: Buffer) -> bool:
     text = _contiguous(message)
     if int.from_bytes(sealed[32:], "little") >= ED25519_L:
         return False
-    if not (_point_is_acceptable(key) and _point_is_acceptable(sealed[:32])):
+    if not (precheck(key) and precheck(sealed[:32])):
         return False
     try:
         crypto_sign_open(sealed + text, key)
@@ -234,7 +234,7 @@ def verify_many(items: Sequence[tuple[Buffer, Buffer, Buffer]]) -> bytes:
 
 
 def sign(secret_key: Buffer, message: Buffer) -> bytes:
-    """64-byte signature. `secret_key`: 32-byte seed, or seed || public key (64 bytes, twice as fast)."""
+    """64-byte signature. `secret_key`: 32-byte seed, or seed and public key (64 bytes, twice as fast)."""
     secret = _contiguous(secret_key)
     if len(secret) == 32:
         secret = crypto_sign_seed_keypair(secret)[1]
@@ -254,7 +254,7 @@ def public_key_is_valid(public_key: Buffer) -> bool:
     Stricter than `verify`, which must also judge keys of mixed order. False for any other length.
     """
     key = _contiguous(public_key)
-    return len(key) == 32 and _point_is_acceptable(key) and crypto_core_ed25519_is_valid_point(key)
+    return len(key) == 32 and precheck(key) and crypto_core_ed25519_is_valid_point(key)
 
 
 # Codec -------------------------------------------------------------------------------------------

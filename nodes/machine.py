@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, PrimaryKeyConstraint, String, Table
 from sqlalchemy.dialects import mysql
@@ -33,7 +33,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """A deadline that is part of the state; fires in the first block whose time is >= `due_us`."""
+    """A deadline that is part of the state; fires in the first block whose time is >= `due_us`.
+
+    `id`: 1 to 64 bytes; `payload`: at most 4096. Timers due in one block fire by (due_us, id), before its requests.
+    """
 
     id: bytes
     due_us: int
@@ -47,7 +50,8 @@ class BlockContext:
     index: int
     """Position of this leaf in the block; (sequence, index) is unique for ever."""
     time_us: int
-    """Block time, microseconds since 1970, strictly rising from block to block."""
+    """Block time, microseconds since 1970. Rises from block to block, except that a null block (which
+    has no requests, but may fire timers that were left over) has the time of the one before."""
     order_hash: bytes
 
 
@@ -68,7 +72,9 @@ class Rows(Protocol):
         """The row with this primary key, or None."""
 
     def put(self, table: Table, row: tuple[Any, ...]) -> None:
-        """Insert or replace by primary key."""
+        """Insert or replace by primary key. Values that the table does not allow stop the executor (ValueError):
+        integers of 64 bits; bytes and NFC text within the column's length; text in a key or an index
+        without control characters and without a space at its end (databases compare those differently)."""
 
     def delete(self, table: Table, *key: Value) -> None:
         """Remove; KeyError when there is no such row."""
@@ -133,6 +139,14 @@ class StateMachine(Protocol):
 
     def query(self, query: bytes, caller: bytes | None, reader: RowReader) -> bytes:
         """Answer with canonical JSON bytes, also for errors ({"error": code}). `caller`: verified key or None."""
+
+
+@runtime_checkable
+class AdmitsReads(Protocol):
+    """What a StateMachine has besides if its queries may be ordered like operations (request kind 1)."""
+
+    def admit_read(self, public_key: bytes, query: bytes, rows: Rows) -> Outcome | None:
+        """May this key order this query? As `StateMachine.admit`; the answer is then `query`'s."""
 
 
 class Change(NamedTuple):

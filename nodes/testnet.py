@@ -92,6 +92,11 @@ def consecutive_ports(base_port: int, nodes: int) -> list[NodePorts]:
     return [NodePorts(*range(first, first + PORTS_PER_NODE)) for first in range(base_port, last + 1, PORT_STRIDE)]
 
 
+def https_url(host: str, port: int) -> str:
+    """Base URL of a gateway."""
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
 def create_testnet(
     folder: Path,
     *,

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from auction import operations
+from auction.cli.auction_commands import LimitOption
 from auction.cli.command import Call, cluster_command
 from auction.cli.failure import usage
-from auction.cli.auction_commands import LimitOption
 from auction.cli.money import format_time
 from auction.cli.output import Answer, listing, record
 from auction.cli.signing import load_key
@@ -47,13 +47,18 @@ def _register_reading(accounts: typer.Typer) -> None:
                 shown[name] = call.currency.format(value[name])
         return Answer(value, record(f"account {public.get('handle', account)}", shown))
 
-
     @cluster_command(accounts, "bids", example="arremate account bids alice")
     def bids(call: Call, account: AccountArgument, limit: LimitOption = 50) -> Answer:
         """List an account's bids, the newest first."""
         value = ask(call, {"query": "account_bids", "account": account, "limit": limit})
         rows = [
-            (bid["auction"], bid["number"], call.currency.format(bid["amount"]), bid["outcome"], format_time(bid["time_us"]))
+            (
+                bid["auction"],
+                bid["number"],
+                call.currency.format(bid["amount"]),
+                bid["outcome"],
+                format_time(bid["time_us"]),
+            )
             for bid in value["bids"]
         ]
         return Answer(value, listing(f"bids of {account}", ("auction", "number", "amount", "outcome", "time"), rows))
@@ -69,7 +74,14 @@ def _register_reading(accounts: typer.Typer) -> None:
         value = ask(call, query, signed=True)
         money = call.currency.format
         rows = [
-            (item["number"], item["kind"], money(item["amount"]), money(item["available"]), money(item["held"]), item["memo"])
+            (
+                item["number"],
+                item["kind"],
+                money(item["amount"]),
+                money(item["available"]),
+                money(item["held"]),
+                item["memo"],
+            )
             for item in value["entries"]
         ]
         columns = ("number", "kind", "amount", "available after", "held after", "memo")

@@ -13,7 +13,7 @@ from auction.cli.money import format_time, parse_duration_us, parse_time_us
 from auction.cli.money_commands import AmountArgument
 from auction.cli.output import Answer, listing, record
 from auction.cli.submission import account_reference, ask, build_operation, submit_and_show
-from auction.queries import LIMIT_MAX
+from auction.query_forms import LIMIT_MAX
 
 AuctionArgument = Annotated[str, typer.Argument(metavar="AUCTION", help="Id, 32 hex digits.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="At most so many.")]

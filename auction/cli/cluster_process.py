@@ -21,8 +21,9 @@ from typing import Any, Self
 import httpx
 
 from auction.cli.failure import unreachable, usage
-from auction.cli.process_group import ProcessGroup, adopt_orphans
-from nodes.testnet import Testnet
+from auction.cli.process_group import ProcessGroup
+from nodes.lifetime import adopt_orphans
+from nodes.testnet import Testnet, https_url
 
 READY_TIMEOUT_S = 100.0
 STOP_TIMEOUT_S = 15.0
@@ -94,7 +95,7 @@ class ClusterProcess:
         logs = testnet.folder / "logs"
         logs.mkdir(exist_ok=True)
         self.nodes = [
-            NodeProcess(member.replica, folder, f"https://{_bracketed(member.host)}:{member.https_port}", logs / folder.name)
+            NodeProcess(member.replica, folder, https_url(member.host, member.https_port), logs / f"{folder.name}.log")
             for member, folder in zip(testnet.cluster.members, testnet.nodes, strict=True)
         ]
         context = ssl.create_default_context(cafile=str(testnet.authority))
@@ -203,8 +204,3 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
         if time.monotonic() > deadline:
             raise unreachable(f"{what} took longer than {timeout_s:.0f} s")
         time.sleep(POLL_S)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-

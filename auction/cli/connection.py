@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from auction.cli.endpoints import Endpoints
 from auction.cli.failure import usage
-from auction.cli.signing import Signer, SignedRequest
+from auction.cli.signing import SignedRequest, Signer
 from nodes.config import ClusterConfig, ConfigError
 from nodes.receipt import Receipt
 

@@ -41,10 +41,10 @@ TERMINATED = 143
 class Wishes:
     """What the user asked for."""
 
-    nodes: int
-    database: str | None
-    keep: Path | None
-    endpoints_file: Path | None
+    nodes: int = 4
+    database: str | None = None
+    keep: Path | None = None
+    endpoints_file: Path | None = None
 
 
 def register(app: typer.Typer) -> None:
@@ -73,9 +73,13 @@ def register(app: typer.Typer) -> None:
         with _signals(), running_cluster(session, wishes) as cluster:
             runner = ScriptRunner(session, cluster, _execute)
             if script is not None:
-                _run_script(session, runner, script)
+                with _announced(cluster.testnet, wishes):
+                    _run_script(session, runner, script)
             else:
-                _run_interactively(session, runner, with_sample=not empty)
+                auction = None if empty else _fill(session)
+                with _announced(cluster.testnet, wishes):
+                    _introduce(session, cluster, auction)
+                    Prompt(session, runner).run()
         return ExitCode.DONE
 
 
@@ -100,15 +104,13 @@ def _run_script(session: Session, runner: ScriptRunner, script: list[Line]) -> N
     session.output.console.print(f"done: {len(script)} lines, {runner.receipts} receipts verified", style="bold green")
 
 
-def _run_interactively(session: Session, runner: ScriptRunner, *, with_sample: bool) -> None:
-    auction = None
-    if with_sample:
-        session.output.silent = True
+def _fill(session: Session) -> str:
+    session.output.silent = True
+    try:
         with session.output.console.status("minting money and opening a sample auction"):
-            auction = sample.fill(lambda words: _execute(words, session))
+            return sample.fill(lambda words: _execute(words, session))
+    finally:
         session.output.silent = False
-    _introduce(session, runner.cluster, auction)
-    Prompt(session, runner).run()
 
 
 @contextlib.contextmanager
@@ -116,21 +118,29 @@ def running_cluster(session: Session, wishes: Wishes) -> Iterator[ClusterProcess
     """Folder, databases and nodes; ready when entered, gone when left. Points the session at it."""
     console = session.output.console
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_removal_notice(session, wishes.keep))
         folder = stack.enter_context(_scratch_folder(wishes.keep))
         databases = None
         if wishes.database is not None:
             databases = stack.enter_context(ScratchDatabases(wishes.database, wishes.nodes))
         testnet = make_auction_testnet(folder, _plans(wishes.nodes, databases), sample.make_keys())
         session.endpoints_path = testnet.folder / "endpoints.json"
-        if wishes.endpoints_file is not None:
-            stack.enter_context(_endpoints_copy(testnet, wishes.endpoints_file, keep=wishes.keep is not None))
-        stack.enter_context(_removal_notice(session))
         cluster = stack.enter_context(ClusterProcess(testnet))
         stack.callback(session.forget_connections)
         with console.status(f"starting {wishes.nodes} nodes"):
             cluster.start()
             cluster.wait_ready(cluster.nodes, lambda text: console.print(f"[green]ok[/] {escape(text)}"))
         yield cluster
+
+
+@contextlib.contextmanager
+def _announced(testnet: Testnet, wishes: Wishes) -> Iterator[None]:
+    """Write the endpoints file that the user asked for, now that there is something behind it."""
+    if wishes.endpoints_file is None:
+        yield
+        return
+    with _endpoints_copy(testnet, wishes.endpoints_file, keep=wishes.keep is not None):
+        yield
 
 
 def _plans(nodes: int, databases: ScratchDatabases | None) -> list[NodePlan]:
@@ -184,11 +194,12 @@ def _endpoints_copy(testnet: Testnet, path: Path, *, keep: bool) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def _removal_notice(session: Session) -> Iterator[None]:
+def _removal_notice(session: Session, keep: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        session.output.console.print("everything of the demo is removed", style="dim")
+        what = "everything of the demo is removed" if keep is None else f"stopped; its files are kept in {keep}"
+        session.output.console.print(what, style="dim")
 
 
 @contextlib.contextmanager

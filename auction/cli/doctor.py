@@ -97,7 +97,7 @@ def check_compiler() -> Finding:
 def check_fastpath() -> Finding:
     """In a process of its own: which build is used is decided at import."""
     environment = {name: value for name, value in os.environ.items() if name != "ARREMATE_FASTPATH"}
-    done = subprocess.run(  # noqa: S603  # our own interpreter, a constant program
+    done = subprocess.run(  # our own interpreter, a constant program
         [sys.executable, "-c", "import fastpath; print(fastpath.BUILD)"],
         capture_output=True,
         text=True,

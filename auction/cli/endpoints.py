@@ -91,7 +91,10 @@ def write_endpoints(
     keys: Mapping[str, str],
     receipts: str | None,
 ) -> None:
-    """Write an endpoints file. `nodes`: replica -> (name, HTTPS base URL). Paths: absolute, or relative to the file."""
+    """Write an endpoints file, whole or not at all. `nodes`: replica -> (name, HTTPS base URL).
+
+    Paths are absolute, or relative to the file.
+    """
     document: dict[str, Any] = {
         "version": VERSION,
         "genesis": genesis,
@@ -101,4 +104,6 @@ def write_endpoints(
     }
     if receipts is not None:
         document["receipts"] = receipts
-    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -38,7 +38,7 @@ def build() -> typer.Typer:
     """The whole command tree. Commands expect a `Session` as the context's object."""
     app = typer.Typer(
         name="arremate",
-        help="An auction house on replicas that do not trust each other: signed bids, ordered by PBFT, proven by receipts.",
+        help="An auction house on replicas that do not trust each other: bids are signed, ordered and proven.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",

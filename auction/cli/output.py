@@ -40,8 +40,11 @@ class Output:
         self.console = Console(highlight=False, soft_wrap=True)
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self.silent = silent
+        self.last: Answer | None = None
+        """The newest answer, so that whoever silenced the output can show it after all."""
 
     def show(self, answer: Answer, output_format: OutputFormat) -> None:
+        self.last = answer
         if self.silent:
             return
         if output_format is OutputFormat.JSON:

@@ -7,7 +7,6 @@ checked against the race with a parent that is already gone); orphans of a kille
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,32 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PARENT_VARIABLE = "ARREMATE_PARENT"
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+from nodes.lifetime import child_environment
+
 _POLL_S = 0.05
-
-
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-
-
-def adopt_orphans() -> None:
-    """Make this process the new parent of its descendants' orphans."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def die_with_parent() -> None:
-    """In the child: end (SIGTERM) when the process that started us does, if it asked for that."""
-    parent = os.environ.pop(PARENT_VARIABLE, None)
-    if parent is None:
-        return
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):
-        raise SystemExit("the process that started this one is gone")
 
 
 class ProcessGroup:
@@ -53,7 +29,7 @@ class ProcessGroup:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**environment, PARENT_VARIABLE: str(os.getpid())},
+                env=child_environment(environment),
                 process_group=0,
             )
         self._gone = False

@@ -16,10 +16,10 @@ PEOPLE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "seller": ("Selma", ("bidder",)),
     "alice": ("Alice", ("bidder",)),
     "bob": ("Bob", ("bidder",)),
-    "carol": ("Carol", ("bidder",)),
+    "carla": ("Carla", ("bidder",)),
 }
 """Handle, which is also the key's name -> (display name, roles)."""
-BIDDERS = ("alice", "bob", "carol")
+BIDDERS = ("alice", "bob", "carla")
 MACHINE = "auction.machine:AuctionMachine"
 SAMPLE_MONEY = 1_000_000
 """Minor units for each bidder of a demo."""

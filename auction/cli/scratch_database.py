@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import sqlalchemy
-from sqlalchemy.exc import DBAPIError, ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from auction.cli.failure import ExitCode, Failure, usage
 
@@ -20,7 +20,9 @@ class ScratchDatabases:
         try:
             self._url = sqlalchemy.make_url(url)
         except ArgumentError as error:
-            raise usage("bad_database", "not a database URL", "write mysql+pymysql://user:password@127.0.0.1:3306/") from error
+            raise usage(
+                "bad_database", "not a database URL", "write mysql+pymysql://user:password@127.0.0.1:3306/"
+            ) from error
         if self._url.get_backend_name() not in ("mysql", "mariadb"):
             raise usage("bad_database", f"'{self._url.drivername}' is not a server", "leave out --database for SQLite")
         run = secrets.token_hex(4)
@@ -53,7 +55,9 @@ class ScratchDatabases:
             self._run("DROP DATABASE IF EXISTS `{}`")
         except SQLAlchemyError as error:
             names = ", ".join(self.names)
-            raise Failure(ExitCode.USAGE, "databases_left", f"could not drop {names}: {error}", hint="drop them") from error
+            raise Failure(
+                ExitCode.USAGE, "databases_left", f"could not drop {names}: {error}", hint="drop them"
+            ) from error
 
     def _run(self, statement: str) -> None:
         engine = sqlalchemy.create_engine(self._url.set(database=None), poolclass=sqlalchemy.NullPool)

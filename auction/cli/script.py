@@ -9,6 +9,7 @@ arremate) or one of these:
     wait closed AUCTION [within 60s]    until the auction's deadline has been executed
     assert same-state                   all running nodes show the same block and the same state
     assert balance NAME AMOUNT [held AMOUNT]
+    assert receipts-explain-balances    every balance is the sum of the effects in the received receipts
     \kill N   \restart N                kill -9 node N; start it again and wait until it is ready
 
 `$NAME` stands for what `let` kept. A name that no earlier `let` set is an error before anything runs.
@@ -73,6 +74,11 @@ class AssertBalance:
 
 
 @dataclass(frozen=True, slots=True)
+class AssertReceiptsExplainBalances:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
     replica: int
 
@@ -82,7 +88,18 @@ class Restart:
     replica: int
 
 
-Statement = Command | Let | Expect | Try | WaitClosed | AssertSameState | AssertBalance | Kill | Restart
+Statement = (
+    Command
+    | Let
+    | Expect
+    | Try
+    | WaitClosed
+    | AssertSameState
+    | AssertBalance
+    | AssertReceiptsExplainBalances
+    | Kill
+    | Restart
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,8 @@ def parse_statement(text: str) -> Statement | None:
             return WaitClosed(auction, parse_duration_us(duration))
         case ["assert", "same-state"]:
             return AssertSameState()
+        case ["assert", "receipts-explain-balances"]:
+            return AssertReceiptsExplainBalances()
         case ["assert", "balance", name, available]:
             return AssertBalance(name, available, None)
         case ["assert", "balance", name, available, "held", held]:
@@ -185,7 +204,7 @@ def words_of(statement: Statement) -> tuple[str, ...]:
             return (auction,)
         case AssertBalance(name, available, held):
             return (name, available) if held is None else (name, available, held)
-        case AssertSameState() | Kill() | Restart():
+        case AssertSameState() | AssertReceiptsExplainBalances() | Kill() | Restart():
             return ()
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from rich.markup import escape
-from typing_extensions import assert_never
 
 from auction.cli.cluster_process import ClusterProcess, wait_until
 from auction.cli.failure import ExitCode, Failure, usage
-from auction.cli.output import Answer
 from auction.cli.receipt_files import verify_receipt_file
+from auction.cli.receipt_ledger import Balance, balances_of_receipts
 from auction.cli.script import (
     AssertBalance,
+    AssertReceiptsExplainBalances,
     AssertSameState,
     Command,
     Expect,
@@ -74,7 +74,9 @@ class ScriptRunner:
             case AssertSameState():
                 self._note(self._assert_same_state())
             case AssertBalance(name, available, held):
-                self._note(self._assert_balance(*(None if word is None else self._substituted(word) for word in (name, available, held))))  # type: ignore[arg-type]
+                self._note(self._assert_balance(name, available, held))
+            case AssertReceiptsExplainBalances():
+                self._note(self._assert_receipts_explain_balances())
             case Kill(replica):
                 self.cluster.kill(replica)
                 self._note(f"node {replica} is dead")
@@ -85,14 +87,17 @@ class ScriptRunner:
                 assert_never(statement)
 
     def _note(self, what: object) -> None:
-        if isinstance(what, dict) and "code" in what and "sequence" in what:
-            what = f"{what['code']}, block {what['sequence']} leaf {what['index']}, receipt verified"
+        """One line about a statement; for a command that only looked, its answer (unless it was shown already)."""
+        output = self.session.output
         if isinstance(what, str):
-            self.session.output.console.print(f"      {escape(what)}", style="green")
-        else:
-            answer = self.session.output.last
-            if isinstance(answer, Answer):
-                self.session.output.console.print(answer.rendered)
+            output.console.print(f"      {escape(what)}", style="green")
+        elif not output.silent:
+            return
+        elif isinstance(what, dict) and "receipt" in what:
+            place = f"block {what['sequence']} leaf {what['index']}"
+            output.console.print(f"      {what['code']}, {place}, receipt verified", style="green")
+        elif output.last is not None:
+            output.console.print(output.last.rendered)
 
     def _substituted(self, word: str) -> str:
         return substitute(word, self.variables)
@@ -136,7 +141,7 @@ class ScriptRunner:
 
         wait_until(closed, timeout_us / 1_000_000, f"the closing of {auction}")
         winner = self._command(["auction", "winner", auction])
-        self._command(["receipt", "fetch", str(winner["receipt_digest"])])
+        self._command(["receipt", "fetch", str(winner["digest"])])
         return f"closed: {winner['outcome']}, receipt of the closing verified"
 
     def _assert_same_state(self) -> str:
@@ -155,20 +160,35 @@ class ScriptRunner:
         wait_until(same, SAME_STATE_TIMEOUT_S, "agreement of all nodes on one state")
         sequence, block_hash, state_sequence, state_root = next(iter(shown().values()))
         return (
-            f"{len(running)} nodes show block {sequence} {block_hash[:16]} "
-            f"and state {state_sequence} {state_root[:16]}"
+            f"{len(running)} nodes show block {sequence} {block_hash[:16]} and state {state_sequence} {state_root[:16]}"
         )
 
     def _assert_balance(self, name: str, available: str, held: str | None) -> str:
+        name = self._substituted(name)
         value = self._command(["account", "show", "--as", name])
         for what, expected in (("available", available), ("held", held)):
             if expected is None:
                 continue
+            expected = self._substituted(expected)
             if not expected.isdecimal():
                 raise usage("invalid_amount", f"'{expected}' is not an amount in minor units")
             if value[what] != int(expected):
                 raise _broken(f"{name} has {value[what]} {what}, not {expected}")
         return f"{name} has {value['available']} available, {value['held']} held"
+
+    def _assert_receipts_explain_balances(self) -> str:
+        """Everybody's balance follows from the receipts alone: no movement of money without a proof of it."""
+        endpoints = self.session.endpoints(None)
+        if endpoints.receipts is None:
+            raise usage("no_receipts", f"{endpoints.path} names no folder for receipts")
+        explained = balances_of_receipts(endpoints.receipts, self.cluster.testnet.genesis)
+        for name in endpoints.keys:
+            value = self._command(["account", "show", "--as", name])
+            shown = Balance(value["available"], value["held"])
+            expected = explained.get(value["id"], Balance(0, 0))
+            if shown != expected:
+                raise _broken(f"{name} has {shown}, but the receipts add up to {expected}")
+        return f"the balances of {len(endpoints.keys)} accounts follow from the receipts"
 
 
 def _broken(detail: str) -> Failure:
@@ -181,6 +201,12 @@ def _select(value: Any, path: Sequence[str]) -> str:
         try:
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            known = ", ".join(value) if isinstance(value, dict) else f"{len(value)} items" if isinstance(value, list) else value
+            known = (
+                ", ".join(value)
+                if isinstance(value, dict)
+                else f"{len(value)} items"
+                if isinstance(value, list)
+                else value
+            )
             raise usage("bad_path", f"no '{part}' in the answer", f"there is: {known}") from error
     return value if isinstance(value, str) else str(value)

@@ -16,6 +16,7 @@ from auction.cli.failure import usage
 from nodes import wire
 from nodes.core.types import Request
 from nodes.keys import KeyFileError, SigningKey
+from nodes.wire import signed
 
 VALIDITY_US = 60_000_000
 
@@ -68,6 +69,13 @@ class Signer:
         )
         request = wire.parse_record(record, cluster_id)
         return SignedRequest(request, operation, wire.signature_of(request))
+
+
+def sign_query(signer: Signer, cluster_id: bytes, nonce: bytes, query: bytes) -> tuple[bytes, int, bytes]:
+    """(public key, valid_until_us, signature) of a query asked in the name of a key."""
+    valid_until_us = time.time_ns() // 1_000 + VALIDITY_US
+    statement = signed.query_bytes(cluster_id, nonce, signer.key.public_key, valid_until_us, query)
+    return signer.key.public_key, valid_until_us, signer.key.sign(statement)
 
 
 def load_key(path: Path) -> SigningKey:

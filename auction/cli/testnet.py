@@ -18,7 +18,7 @@ from auction.machine import AuctionMachine
 from nodes.config import ConfigError
 from nodes.core.quorum import Thresholds
 from nodes.keys import SigningKey
-from nodes.testnet import Application, NodePlan, Testnet, consecutive_ports, create_testnet
+from nodes.testnet import Application, NodePlan, Testnet, consecutive_ports, create_testnet, https_url
 
 DEFAULT_BASE_PORT = 7400
 
@@ -85,15 +85,13 @@ def make_testnet(
         made.folder / "endpoints.json",
         genesis="genesis.json",
         ca="ca.pem",
-        nodes={member.replica: (member.name, https_url(member.host, member.https_port)) for member in made.cluster.members},
+        nodes={
+            member.replica: (member.name, https_url(member.host, member.https_port)) for member in made.cluster.members
+        },
         keys={name: f"clients/{name}.key" for name in made.clients},
         receipts="receipts",
     )
     return made
-
-
-def https_url(host: str, port: int) -> str:
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def _plans(

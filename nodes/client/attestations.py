@@ -44,7 +44,9 @@ class AttestationChecker:
         if unknown:
             attest = Attest(self._wire.cluster.epoch, SequenceNumber(key.sequence), key.order_hash, key.block_hash)
             statement = self._wire.signed_bytes(attest)
-            flags = fastpath.verify_many([(self._keys[replica], statement, signature) for replica, signature in unknown])
+            flags = fastpath.verify_many(
+                [(self._keys[replica], statement, signature) for replica, signature in unknown]
+            )
             for (replica, signature), flag in zip(unknown, flags, strict=True):
                 judged[replica] = self._known[key, replica, signature] = flag == 1
             while len(self._known) > CACHE_MAX:

@@ -21,7 +21,7 @@ import msgspec
 
 from nodes.block import BlockHeader
 from nodes.client.attestations import AttestationChecker
-from nodes.client.errors import ClientError, Overloaded, Refused
+from nodes.client.errors import ClientError, InvalidRequest, Overloaded, Refused
 from nodes.client.options import ClientOptions
 from nodes.client.pending import Exchange, Outbox, PendingBlock, PendingOperation, PendingRead, PendingStatus
 from nodes.client.proof import Misbehaviour, Proof
@@ -34,6 +34,7 @@ from nodes.core.messages import Attest
 from nodes.core.types import Now
 from nodes.receipt import Receipt
 from nodes.wire import (
+    QUERY_BYTES_MAX,
     BlockAnswer,
     Busy,
     ClientAnswer,
@@ -49,7 +50,11 @@ from nodes.wire import (
     build_request,
 )
 
+NONCE_BYTES = 16
 MISBEHAVIOUR_MAX = 1000
+"""Wrong answers remembered."""
+_SESSION_LOST = (Status.STALE_SESSION, Status.STALE_SEQUENCE, Status.SEQUENCE_REUSED, Status.WINDOW_EXCEEDED)
+"""Refusals after which our session is not used any more: it is old, or another process uses it too."""
 Ticket = int
 
 
@@ -62,7 +67,7 @@ class SignedQuery:
     signature: bytes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Own:
     """An operation of our own key: waiting for a place, or in flight at one."""
 
@@ -116,10 +121,12 @@ class ClientCore:
         self._operations: dict[bytes, PendingOperation] = {}
         self._waiting: dict[bytes, dict[Ticket, int]] = {}
         self._ticket_of: dict[Ticket, bytes] = {}
+        self._receipt_only: set[Ticket] = set()
         self._reads: dict[bytes, tuple[PendingRead, Ticket]] = {}
         self._blocks: dict[int, tuple[PendingBlock, list[Ticket]]] = {}
         self._statuses: dict[Ticket, PendingStatus] = {}
         self._session: Session | None = None
+        self._last_session = 0
         self._queue: deque[_Own] = deque()
         self._own: dict[Ticket, _Own] = {}
         self._attested = AttestedBlocks(cluster.n, cluster.quorum)
@@ -134,9 +141,10 @@ class ClientCore:
         one has been executed. It waits until nothing of ours is in flight.
         """
         if self._key is None:
-            raise ValueError("this client has no signing key: pass one to connect, or use submit_signed")
-        if len(operation) > self.cluster.parameters.operation_bytes_max:
-            raise ValueError(f"an operation is at most {self.cluster.parameters.operation_bytes_max} bytes")
+            raise InvalidRequest("no_key", "this client has no signing key: pass one to connect, or use submit_signed")
+        bytes_max = self.cluster.parameters.operation_bytes_max
+        if len(operation) > bytes_max:
+            raise InvalidRequest("too_large", f"an operation is at most {bytes_max} bytes, not {len(operation)}")
         if len(self._own) >= self.options.queue_max:
             raise Overloaded("overloaded", 1.0, f"{len(self._own)} operations of this client wait already")
         ticket = self._ticket()
@@ -147,10 +155,15 @@ class ClientCore:
         return ticket
 
     def submit_signed(self, record: bytes, now: Now, *, timeout_ms: int | None = None) -> Ticket:
-        """Have a signed record ordered; completes with a Receipt. ValueError unless it is well-formed and signed."""
-        request = self.wire.parse_record(record)
+        """Have a signed record ordered; completes with a Receipt. InvalidRequest unless it is sound and signed."""
+        try:
+            request = self.wire.parse_record(record)
+        except WireError as error:
+            raise InvalidRequest("malformed", error.detail) from error
+        if request.kind != 0:
+            raise InvalidRequest("malformed", f"a request of kind {request.kind} is not a client's")
         if not self.wire.verify_request(request):
-            raise ValueError("bad_signature: the record is not signed by the key inside it")
+            raise InvalidRequest("bad_signature", "the record is not signed by the key inside it")
         ticket = self._ticket()
         deadline_us = self._deadline(now, timeout_ms or self.options.operation_timeout_ms)
         self._operate(request.digest, bytes(record), ticket, deadline_us, now)
@@ -160,6 +173,7 @@ class ClientCore:
         """The receipt of an executed operation or fired timer; completes with a Receipt or NotFound."""
         ticket = self._ticket()
         self._operate(digest, b"", ticket, self._deadline(now, timeout_ms or self.options.query_timeout_ms), now)
+        self._receipt_only.add(ticket)
         return ticket
 
     def query(
@@ -179,7 +193,9 @@ class ClientCore:
         result (and the only one asked at first by a local read).
         """
         if nonce in self._reads:
-            raise ValueError("this nonce is in use by another query")
+            raise InvalidRequest("nonce_in_use", "another query with this nonce is in flight; use a fresh one")
+        if len(nonce) != NONCE_BYTES or len(query) > QUERY_BYTES_MAX:
+            raise InvalidRequest("malformed", f"a nonce is {NONCE_BYTES} bytes, a query at most {QUERY_BYTES_MAX}")
         self._check_bound()
         read = Read(nonce, True, query)
         if isinstance(signature, SignedQuery):
@@ -190,10 +206,10 @@ class ClientCore:
                 signature=signature.signature,
             )
             if not self.wire.verify_read(read):
-                raise ValueError("bad_signature: the query is not signed by the key it names")
+                raise InvalidRequest("bad_signature", "the query is not signed by the key it names")
         elif signature:
             if self._key is None:
-                raise ValueError("this client has no signing key to sign a query with")
+                raise InvalidRequest("no_key", "this client has no signing key to sign a query with")
             read = self.wire.sign_read(read, self._key, now.wall_us + self.options.validity_ms * 1_000)
         deadline_us = self._deadline(now, timeout_ms or self.options.query_timeout_ms)
         first = self._turn() if replica is None else replica
@@ -221,7 +237,7 @@ class ClientCore:
     def status(self, replica: int, now: Now, *, timeout_ms: int | None = None) -> Ticket:
         """Completes with the replica's status document, a dict: its own unsigned word."""
         if self.cluster.member(replica) is None:
-            raise ValueError(f"there is no replica {replica}")
+            raise InvalidRequest("malformed", f"there is no replica {replica}")
         self._check_bound()
         deadline_us = self._deadline(now, timeout_ms or self.options.query_timeout_ms)
         ticket = self._ticket()
@@ -245,6 +261,7 @@ class ClientCore:
         own = self._own.pop(ticket, None)
         if own is not None:
             self._leave(own, known=False)
+        self._receipt_only.discard(ticket)
         digest = self._ticket_of.pop(ticket, None)
         if digest is not None:
             waiting = self._waiting[digest]
@@ -416,16 +433,18 @@ class ClientCore:
 
     def _receipt_or_refusal(self, operation: PendingOperation, proof: Proof) -> Receipt | ClientError:
         leaf = proof.leaf
-        receipt = Receipt.build(
-            self.cluster,
-            header=leaf.header,
-            index=leaf.index,
-            status=leaf.status,
-            result=leaf.result,
-            path=leaf.path,
-            record=operation.record or leaf.record,
-            attestations=proof.attestations,
-        )
+        try:
+            receipt = Receipt.build(
+                header=leaf.header,
+                index=leaf.index,
+                status=leaf.status,
+                result=leaf.result,
+                path=leaf.path,
+                record=operation.record or leaf.record,
+                attestations=proof.attestations,
+            )
+        except ValueError as error:
+            return ClientError("no_receipt", str(error))
         if leaf.status == Status.OK or not operation.record:
             return receipt
         code = self._code_name(leaf.status)
@@ -434,17 +453,20 @@ class ClientCore:
 
     def _finish(self, ticket: Ticket, outcome: Any, now: Now) -> None:
         self._ticket_of.pop(ticket, None)
+        if ticket in self._receipt_only:
+            self._receipt_only.discard(ticket)
+            outcome = outcome.receipt if isinstance(outcome, Refused) and outcome.receipt is not None else outcome
         own = self._own.get(ticket)
         if own is None:
             self._completed.append((ticket, outcome))
             return
         known = isinstance(outcome, Receipt) or (isinstance(outcome, Refused) and outcome.receipt is not None)
-        stale = isinstance(outcome, Refused) and outcome.receipt is not None and outcome.status == Status.STALE_SESSION
+        status = outcome.status if known and isinstance(outcome, Refused) else Status.OK
         self._leave(own, known=known)
-        if stale and not own.renewed and own.deadline_us > now.monotonic_us:
+        if status in _SESSION_LOST and own.place and self._session and own.place.session == self._session.id:
+            self._session = None
+        if status == Status.STALE_SESSION and not own.renewed and own.deadline_us > now.monotonic_us:
             # Refused with proof, so a new signature in a new session cannot double it.
-            if self._session is not None and own.place is not None and own.place.session == self._session.id:
-                self._session = None
             own.place = None
             own.renewed = True
             self._queue.appendleft(own)
@@ -464,10 +486,14 @@ class ClientCore:
 
     def _expire_waiting(self, operation: PendingOperation, now_us: int) -> None:
         """Callers have their own deadlines; the exchange has the latest of them."""
-        for ticket, deadline_us in list(self._waiting[operation.digest].items()):
-            if deadline_us <= now_us < operation.deadline_us:
-                del self._waiting[operation.digest][ticket]
+        waiting = self._waiting[operation.digest]
+        if now_us >= operation.deadline_us:
+            return
+        for ticket, deadline_us in list(waiting.items()):
+            if deadline_us <= now_us:
+                del waiting[ticket]
                 self._finish(ticket, operation.unknown(), Now(now_us, 0))
+        operation.wake_us = min(waiting.values())
 
     def _drop_operation(self, digest: bytes) -> None:
         del self._operations[digest]
@@ -479,19 +505,16 @@ class ClientCore:
     def _operate(self, digest: bytes, record: bytes, ticket: Ticket, deadline_us: int, now: Now) -> None:
         operation = self._operations.get(digest)
         if operation is None or (record and not operation.record):
-            waiting = self._waiting.get(digest, {})
             if operation is None:
                 self._check_bound()
             message = self.wire.encode_client(Submit(self.wire.parse_record(record))) if record else b""
-            latest_us = max(deadline_us, *waiting.values()) if waiting else deadline_us
-            operation = PendingOperation(self.wire, self.options, digest, record, message, latest_us)
+            operation = PendingOperation(self.wire, self.options, digest, record, message, deadline_us)
             self._operations[digest] = operation
             self._waiting.setdefault(digest, {})
             operation.start(self._outbox, now.monotonic_us)
-        operation.deadline_us = max(operation.deadline_us, deadline_us)
-        operation.wake_at(deadline_us)
         self._waiting[digest][ticket] = deadline_us
         self._ticket_of[ticket] = digest
+        operation.extend(min(self._waiting[digest].values()), max(self._waiting[digest].values()))
         self._schedule(operation)
 
     def _pump(self, now: Now) -> None:
@@ -524,8 +547,6 @@ class ClientCore:
     def _new_session_id(self, now: Now) -> int:
         self._last_session = max(now.wall_us // 1_000, self._last_session + 1)
         return self._last_session
-
-    _last_session = 0
 
     # Small things
 

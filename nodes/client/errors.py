@@ -74,3 +74,7 @@ class NotFound(ClientError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("not_found", detail)
+
+
+class InvalidRequest(ClientError, ValueError):
+    """Refused here, before anything was sent: `malformed`, `bad_signature`, `too_large`, `nonce_in_use`, `no_key`."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from nodes.block import BlockHeader
+from nodes.block import BlockHeader, parse_timer_record, timer_digest
 from nodes.client.attestations import AttestationChecker, BlockKey
 from nodes.client.errors import ClientError, NoQuorum, NotFound, OutcomeUnknown, Overloaded, Refused, VerificationFailed
 from nodes.client.options import ClientOptions
@@ -40,6 +40,8 @@ _RETRYABLE = {
     BusyReason.OVERLOADED: "overloaded",
     BusyReason.CATCHING_UP: "catching_up",
 }
+AttestedBlock = tuple[BlockHeader, tuple[tuple[int, bytes], ...]]
+"""A header and the (replica, signature) of q replicas over it."""
 RETRY_AFTER_MIN_US = 50_000
 ASK_AGAIN_US = 500_000
 """Interval of repeated questions for a block."""
@@ -86,6 +88,8 @@ class Exchange:
         self.quorum = wire.cluster.quorum
         self.deadline_us = deadline_us
         self.due_us = deadline_us
+        self.scheduled_us: int | None = None
+        """The time for which the core has set its timer."""
         self.outcome: Any = None
         """The result, or a ClientError; None while it is not known."""
 
@@ -98,6 +102,17 @@ class Exchange:
                 replica,
                 f"the answers of replicas {sorted(ignored)} do not verify; check that the genesis is this cluster's",
             )
+
+
+def record_is_genuine(wire: Wire, digest: bytes, record: bytes) -> bool:
+    """Is this the signed request, or the timer, that the digest names?"""
+    try:
+        if record[0] == 0:
+            return timer_digest(*parse_timer_record(record)) == digest
+        request = wire.parse_record(record)
+    except ValueError:
+        return False
+    return request.digest == digest and wire.verify_request(request)
 
 
 class PendingOperation(Exchange):
@@ -118,6 +133,8 @@ class PendingOperation(Exchange):
         self._interval_us = options.resend_first_ms * 1_000
         self._interval_max_us = options.resend_max_ms * 1_000
         self._leaf_wait_us = options.ask_leaf_after_ms * 1_000
+        self.wake_us = deadline_us
+        """When the first of those who wait gives up."""
         self._resend_us = 0
         self._ask_us: int | None = None
         self._asked = 0
@@ -125,6 +142,12 @@ class PendingOperation(Exchange):
     def start(self, outbox: Outbox, now_us: int) -> None:
         outbox.to_all(self._message or self._question)
         self._resend_us = now_us + self._interval_us
+        self._schedule()
+
+    def extend(self, wake_us: int, deadline_us: int) -> None:
+        """The first and the last deadline of those who wait."""
+        self.wake_us = wake_us
+        self.deadline_us = deadline_us
         self._schedule()
 
     def on_reply(
@@ -142,6 +165,8 @@ class PendingOperation(Exchange):
             )
             if leaf is None:
                 self.tally.ignore(replica, "bad_path")
+            elif leaf.record and not self.record and not record_is_genuine(self.wire, self.digest, leaf.record):
+                self.tally.ignore(replica, "bad_record")
             else:
                 self.tally.add_leaf(key, leaf)
         self._conclude(checker, outbox, now_us)
@@ -166,7 +191,7 @@ class PendingOperation(Exchange):
     def on_time(self, outbox: Outbox, checker: AttestationChecker, now_us: int) -> None:
         """Send again what has not been answered."""
         if now_us >= self.deadline_us:
-            self.outcome = self._unknown()
+            self.outcome = self.unknown()
             return
         if now_us >= self._resend_us:
             self._resend(outbox)
@@ -227,13 +252,14 @@ class PendingOperation(Exchange):
             detail = f"{replicas} do not take it now; send the same bytes again in {wait_s:.3g} s"
             self.outcome = Overloaded(_RETRYABLE[reason], wait_s, detail, self.record)
 
-    def _unknown(self) -> ClientError:
+    def unknown(self) -> ClientError:
+        """What to tell somebody whose time is up."""
         votes = len(self.tally.voted())
         detail = f"{votes} of {self.quorum} replicas needed answered in time; retry the same bytes at any node"
         return OutcomeUnknown(self.digest, self.record, detail)
 
     def _schedule(self) -> None:
-        self.due_us = min(self.deadline_us, self._resend_us)
+        self.due_us = min(self.wake_us, self.deadline_us, self._resend_us)
         if self._ask_us is not None:
             self.due_us = min(self.due_us, self._ask_us)
 

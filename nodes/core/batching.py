@@ -57,7 +57,7 @@ class BatchPolicy:
         if not self._operation_us:
             return options.batch_requests_max
         wanted = options.execution_target_us // self._operation_us
-        return max(options.batch_requests_min, min(wanted, options.batch_requests_max))
+        return min(max(options.batch_requests_min, wanted), options.batch_requests_max)
 
     @property
     def delay_us(self) -> int:

@@ -42,8 +42,10 @@ class Pass:
     held: dict[SequenceNumber, OrderedBatch] = field(default_factory=dict)
     held_bytes: int = 0
     deadline_us: int = 0
-    asked: SequenceNumber = SequenceNumber(0)
-    """First sequence of the open request; 0: none."""
+    asked: SequenceNumber | None = None
+    """First sequence of the open request."""
+    is_full: bool = False
+    """A body was not kept: those after it are not either, so that what is held has no gap."""
 
 
 class CatchUp:
@@ -59,9 +61,18 @@ class CatchUp:
     def is_active(self) -> bool:
         return self._pass is not None
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being fetched, nor about to be."""
+        return self._pass is None and self._grace is None
+
+    @property
+    def waits_for_bodies(self) -> bool:
+        return bool(self._bodies)
+
     def deadline_us(self) -> int | None:
         deadlines = [due for due, _ in self._bodies.values()]
-        if self._pass is not None and self._pass.asked:
+        if self._pass is not None and self._pass.asked is not None:
             deadlines.append(self._pass.deadline_us)
         elif self._pass is None and self._grace is not None:
             deadlines.append(self._grace[1])
@@ -81,18 +92,21 @@ class CatchUp:
         if current.target.sequence <= order.last_committed:
             self._pass = None
             return self._begin(target, sources, order, now)
-        if current.asked and now.monotonic_us >= current.deadline_us:
+        if current.asked is not None and now.monotonic_us >= current.deadline_us:
             self._attempt += 1
             source = self._source(sources, current.first)
             current.sources_used += source != current.source
-            current.source, current.asked = source, SequenceNumber(0)
+            current.source, current.asked = source, None
         return self._ask(current, order, now)
 
     def _begin(self, target: Target, sources: list[ReplicaId], order: Order, now: Now) -> Effects:
         if self._grace is None or self._grace[0] <= order.last_committed:
             # Votes of this very slot may be on their way still.
             self._grace = (target.sequence, now.monotonic_us + self._options.fetch_grace_us)
-        if now.monotonic_us < self._grace[1] or target.sequence - order.last_committed > GAP_MAX:
+        if now.monotonic_us < self._grace[1]:
+            return []
+        if target.sequence - order.last_committed > GAP_MAX:
+            self._grace = (target.sequence, now.monotonic_us + self._options.fetch_timeout_us)
             return []
         first = SequenceNumber(order.last_committed + 1)
         self._pass = Pass(target, first, order.head, self._source(sources, first))
@@ -102,7 +116,7 @@ class CatchUp:
         return sources[(first + self._attempt) % len(sources)]
 
     def _ask(self, current: Pass, order: Order, now: Now) -> Effects:
-        if current.asked:
+        if current.asked is not None:
             return []
         sequence = self._next_needed(current, order)
         if sequence is None:
@@ -128,16 +142,19 @@ class CatchUp:
 
     def on_blocks(self, message: FetchedBlocks, sender: ReplicaId, order: Order) -> Effects:
         current = self._pass
-        if current is None or sender != current.source or not current.asked:
+        if current is None or sender != current.source or current.asked is None:
             return []
         effects: Effects = []
         for block in message.blocks:
+            if self._pass is not current:
+                break
             if current.is_proven:
                 effects += self._take_body(current, block)
             elif block.batch.sequence == current.first + len(current.digests):
                 effects += self._take_digest(current, block)
-        if current.is_proven or current.first + len(current.digests) > current.asked:
-            current.asked = SequenceNumber(0)
+        # Without progress the request stays open, and runs into its deadline and to another peer.
+        if current.asked in current.held or current.first + len(current.digests) > current.asked:
+            current.asked = None
         return effects
 
     def _take_digest(self, current: Pass, block: OrderedBatch) -> Effects:
@@ -149,6 +166,7 @@ class CatchUp:
             return []
         if current.head == current.target.order_hash:
             current.is_proven = True
+            current.is_full = False
             return []
         return self._abandon(current)
 
@@ -163,8 +181,9 @@ class CatchUp:
         return []
 
     def _hold(self, current: Pass, block: OrderedBatch) -> None:
-        size = len(block.body) + len(block.batch.header)
-        if block.batch.sequence not in current.held and current.held_bytes + size <= HELD_BYTES_MAX:
+        size = _size(block)
+        current.is_full = current.is_full or (current.held_bytes > 0 and current.held_bytes + size > HELD_BYTES_MAX)
+        if block.batch.sequence not in current.held and not current.is_full:
             current.held[block.batch.sequence] = block
             current.held_bytes += size
 
@@ -182,16 +201,16 @@ class CatchUp:
         if current is None or not current.is_proven or not self._has_room(order):
             return None
         sequence = SequenceNumber(order.last_committed + 1)
-        while current.held and next(iter(current.held)) < sequence:
-            passed = current.held.pop(next(iter(current.held)))
-            current.held_bytes -= len(passed.body) + len(passed.batch.header)
-        return current.held.get(sequence)
+        for passed in [held for held in current.held if held < sequence]:
+            current.held_bytes -= _size(current.held.pop(passed))
+        block = current.held.pop(sequence, None)
+        if block is not None:
+            current.held_bytes -= _size(block)
+        return block
 
     # Single bodies -------------------------------------------------------------------------------
 
-    def pursue_bodies(
-        self, missing: list[tuple[SequenceNumber, bytes]], peers: list[ReplicaId], now: Now
-    ) -> Effects:
+    def pursue_bodies(self, missing: list[tuple[SequenceNumber, bytes]], peers: list[ReplicaId], now: Now) -> Effects:
         """Ask for batches that a commit quorum decided and whose body is not here."""
         wanted = {sequence: self._bodies.get(sequence, (now.monotonic_us, 0)) for sequence, _ in missing}
         effects: Effects = []
@@ -204,3 +223,7 @@ class CatchUp:
             wanted[sequence] = (now.monotonic_us + self._options.fetch_grace_us * min(1 + attempts, 10), attempts + 1)
         self._bodies = wanted
         return effects
+
+
+def _size(block: OrderedBatch) -> int:
+    return len(block.body) + len(block.batch.header)

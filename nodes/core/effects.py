@@ -65,9 +65,7 @@ class ForwardPurpose:
     requests: tuple[Request, ...]
 
 
-Purpose = (
-    ProposalPurpose | PreparesPurpose | AttestsPurpose | CertificatePurpose | ConflictPurpose | ForwardPurpose
-)
+Purpose = ProposalPurpose | PreparesPurpose | AttestsPurpose | CertificatePurpose | ConflictPurpose | ForwardPurpose
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ class PrepareCertificate:
 
 @dataclass(frozen=True, slots=True)
 class AttestCertificate:
-    """At least w signatures over one (epoch, sequence, order_hash, block_hash)."""
+    """At least w signatures over one (epoch, sequence, order_hash, block_hash).
+
+    As a message (FETCHED, sub-kind 1) it proves a stable height to a peer that is behind it.
+    """
 
     epoch: int
     sequence: SequenceNumber
@@ -219,6 +222,7 @@ PeerMessage = (
     | Prepare
     | Commit
     | Attest
+    | AttestCertificate
     | Status
     | FetchBlocks
     | FetchAttest

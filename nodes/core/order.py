@@ -74,6 +74,13 @@ class Order:
             del self._hashes[self._hash_sequences.popleft()]
         return Decided(sequence, digest, order_hash)
 
+    def rebase(self, sequence: SequenceNumber, order_hash: bytes) -> None:
+        """Recovery from a log whose beginning was collected: everything up to `sequence` is executed."""
+        assert self.last_committed == 0
+        self.last_committed = self.last_executed = self._handed_over = self._pruned = sequence
+        self._hashes = {sequence: order_hash}
+        self._hash_sequences = deque([sequence])
+
     def hand_over(self) -> Effects:
         effects: Effects = []
         while (
@@ -105,13 +112,6 @@ class Order:
     def forget(self, through: SequenceNumber) -> None:
         """Drop the bodies of blocks that are executed and not above `through`."""
         limit = min(through, self.last_executed)
-        while self._pruned < limit:
-            self._pruned = SequenceNumber(self._pruned + 1)
-            self._blocks.pop(self._pruned, None)
-
-    def forget_recovered(self, through: SequenceNumber) -> None:
-        """At boot: the caller knows that the executor has everything up to `through`."""
-        limit = min(through, self.last_committed)
         while self._pruned < limit:
             self._pruned = SequenceNumber(self._pruned + 1)
             self._blocks.pop(self._pruned, None)

@@ -5,9 +5,10 @@ The caller (`nodes.replica`, or the simulator) owes, for one Ready, in this orde
 1. append `records` to the log, in order; call `Replica.persisted(lsn)` once the record number
    `lsn` and all before it are durable;
 2. answer each of `checks` by `Replica.verified(token, flags, now)`;
-3. for each of `messages`: wait until its `after` is durable, sign it if it has a signature field,
-   send it; a broadcast PrePrepare, Prepare, Commit or Attest is also stepped back into the core as
-   from itself (that is what makes it a vote of this run of the process);
+3. for each of `messages`: wait until its `after` is durable, sign it if it has a signature field that
+   is empty (a relayed proposal keeps the signature of its primary), send it; a broadcast PrePrepare,
+   Prepare, Commit or Attest is also stepped back into the core as from itself (that is what makes it
+   a vote of this run of the process);
 4. hand each of `execute` to the executor, in order, once its `after` is durable; call
    `Replica.executed(...)` when the database has committed it;
 5. serve `serve` from the block archive; count `faults`; call `Replica.tick` no later than `deadline_us`.

@@ -39,31 +39,33 @@ MESSAGE_BYTES = 160
 PIECE_BYTES = 2 << 20
 """Body bytes of one FetchedBlocks answered from memory."""
 SERVED_BLOCKS_MAX = 64
-_ABSENT = SlotStatus(False, False, False)
+
+MICRO = 1_000_000
+_ABSENT = SlotStatus(has_proposal=False, prepared=False, committed=False)
 
 
 class Bucket:
-    """Tokens by time: messages and bytes a second, one second deep."""
+    """Messages and bytes a second, one second deep, counted in millionths so that integers suffice."""
 
     __slots__ = ("_bytes", "_bytes_per_s", "_last_us", "_messages", "_messages_per_s")
 
     def __init__(self, messages_per_s: int, bytes_per_s: int) -> None:
-        self._messages_per_s = messages_per_s * 1_000_000
-        self._bytes_per_s = bytes_per_s * 1_000_000
-        self._messages = self._messages_per_s
-        self._bytes = self._bytes_per_s
+        self._messages_per_s = messages_per_s
+        self._bytes_per_s = bytes_per_s
+        self._messages = messages_per_s * MICRO
+        self._bytes = bytes_per_s * MICRO
         self._last_us = 0
 
     def take(self, size: int, now: Now) -> bool:
-        """Micro-tokens, so that integers suffice. A message larger than what is left of a full bucket passes."""
-        elapsed = max(0, now.monotonic_us - self._last_us)
+        """Whether a message of `size` bytes may go; the last one may overdraw the bytes."""
+        elapsed_us = max(0, now.monotonic_us - self._last_us)
         self._last_us = max(self._last_us, now.monotonic_us)
-        self._messages = min(self._messages_per_s, self._messages + elapsed * (self._messages_per_s // 1_000_000))
-        self._bytes = min(self._bytes_per_s, self._bytes + elapsed * (self._bytes_per_s // 1_000_000))
-        if self._messages < 1_000_000 or self._bytes <= 0:
+        self._messages = min(self._messages_per_s * MICRO, self._messages + elapsed_us * self._messages_per_s)
+        self._bytes = min(self._bytes_per_s * MICRO, self._bytes + elapsed_us * self._bytes_per_s)
+        if self._messages < MICRO or self._bytes <= 0:
             return False
-        self._messages -= 1_000_000
-        self._bytes -= size * 1_000_000
+        self._messages -= MICRO
+        self._bytes -= size * MICRO
         return True
 
 
@@ -71,8 +73,8 @@ class Bucket:
 class Peer:
     bucket: Bucket
     status: Status | None = None
-    lacking: SequenceNumber = SequenceNumber(0)
-    """Lowest proposal it lacked at its last STATUS; 0: none."""
+    lacking: SequenceNumber | None = None
+    """Lowest proposal it lacked at its last STATUS."""
     rounds: int = 0
 
 
@@ -82,19 +84,35 @@ class Retransmission:
         self._peers = [
             Peer(Bucket(options.status_messages_per_s, options.status_bytes_per_s)) for _ in range(options.n)
         ]
-        self._next_us: int | None = None
-        self._last_us = 0
-        self._progress = (SequenceNumber(0), 0)
-        """Committed prefix, and the monotonic time it was first seen at that length."""
+        self._last_us: int | None = None
+        self._progress_us = 0
 
     def peer_status(self, peer: ReplicaId) -> Status | None:
         return self._peers[peer].status
 
     # Sending -------------------------------------------------------------------------------------
 
-    def deadline_us(self) -> int | None:
-        """Monotonic time of the next STATUS. None before the first `status` call: due at once."""
-        return self._next_us
+    def due_us(self, window: Window, order: Order, *, backlog: int, is_catching_up: bool) -> int:
+        """Monotonic time of the next STATUS: the interval shrinks while something is missing."""
+        options = self._options
+        if self._last_us is None:
+            return 0
+        behind = any(
+            peer.status is not None and peer.status.last_committed > order.last_committed for peer in self._peers
+        )
+        if behind or is_catching_up:
+            return self._last_us + options.status_missing_us
+        unsettled = window.unsettled()
+        if unsettled is None:
+            is_quiet = not backlog and order.last_executed == order.last_committed
+            return self._last_us + (options.status_idle_us if is_quiet else options.status_interval_us)
+        # A slot that has not moved for a while lacks a message.
+        stuck_us = max(self._progress_us, unsettled.touched_us) + SETTLE_US
+        return min(self._last_us + options.status_interval_us, max(self._last_us + options.status_missing_us, stuck_us))
+
+    def progressed(self, now: Now) -> None:
+        """The committed prefix has grown."""
+        self._progress_us = now.monotonic_us
 
     def status(
         self,
@@ -106,30 +124,20 @@ class Retransmission:
         is_catching_up: bool,
         now: Now,
     ) -> Effects:
-        """The STATUS that is due now, if one is. The interval shrinks while something is missing."""
-        options = self._options
-        if order.last_committed > self._progress[0]:
-            self._progress = (order.last_committed, now.monotonic_us)
-        unsettled = window.unsettled()
-        stuck_us = max(self._progress[1], unsettled.touched_us if unsettled is not None else 0)
-        is_stuck = unsettled is not None and now.monotonic_us - stuck_us >= SETTLE_US
-        is_behind = any(
-            peer.status is not None and peer.status.last_committed > order.last_committed for peer in self._peers
-        )
-        if is_stuck or is_behind or is_catching_up:
-            interval_us = options.status_missing_us
-        elif unsettled is not None or backlog or order.last_executed < order.last_committed:
-            interval_us = options.status_interval_us
-        else:
-            interval_us = options.status_idle_us
-        if self._next_us is not None and now.monotonic_us < self._last_us + interval_us:
-            self._next_us = self._last_us + interval_us
+        """The STATUS that is due, and questions for what only asking brings; nothing before it is due."""
+        if now.monotonic_us < self.due_us(window, order, backlog=backlog, is_catching_up=is_catching_up):
             return []
         self._last_us = now.monotonic_us
-        self._next_us = now.monotonic_us + interval_us
-        if options.n == 1:
+        if self._options.n == 1:
             return []
-        return [Send(self._build(window, checkpoints, order, backlog, now))]
+        effects: Effects = [Send(self._build(window, checkpoints, order, backlog, now))]
+        height = checkpoints.attested_height()
+        target = checkpoints.target
+        if height > order.last_committed and (target is None or target.sequence < height):
+            # Peers at different heights: have those above say what they executed at a common one.
+            question = FetchAttest(self._options.epoch, height)
+            effects += [Send(question, to=peer) for peer in checkpoints.ask_at(height)]
+        return effects
 
     def _build(self, window: Window, checkpoints: Checkpoints, order: Order, backlog: int, now: Now) -> Status:
         slots: list[SlotStatus] = []
@@ -200,8 +208,8 @@ class Retransmission:
             for slot, has in self._covered(message, window, now)
             if not has.has_proposal and not has.committed and slot.proposal is not None
         ]
-        lowest = lacking[0].sequence if lacking else SequenceNumber(0)
-        peer.rounds = peer.rounds + 1 if lowest and lowest == peer.lacking else 0
+        lowest = lacking[0].sequence if lacking else None
+        peer.rounds = peer.rounds + 1 if lowest is not None and lowest == peer.lacking else 0
         peer.lacking = lowest
         is_primary = window.primary == self._options.me
         if not is_primary and peer.rounds < ROUNDS_BEFORE_HELP:
@@ -231,9 +239,7 @@ class Retransmission:
 
     # Fetches -------------------------------------------------------------------------------------
 
-    def on_fetch_attest(
-        self, message: FetchAttest, sender: ReplicaId, checkpoints: Checkpoints, now: Now
-    ) -> Effects:
+    def on_fetch_attest(self, message: FetchAttest, sender: ReplicaId, checkpoints: Checkpoints, now: Now) -> Effects:
         attest = checkpoints.own(message.sequence)
         if attest is None or not self._peers[sender].bucket.take(MESSAGE_BYTES, now):
             return []
@@ -255,9 +261,7 @@ class Retransmission:
         archived = FetchBlocks(message.epoch, message.first, SequenceNumber(min(last, order.last_executed)))
         return [ServeArchive(sender, archived)]
 
-    def on_fetch_body(
-        self, message: FetchBody, sender: ReplicaId, window: Window, order: Order, now: Now
-    ) -> Effects:
+    def on_fetch_body(self, message: FetchBody, sender: ReplicaId, window: Window, order: Order, now: Now) -> Effects:
         slot = window.get(message.sequence)
         block = slot.block_of(message.digest) if slot is not None else None
         if block is None:

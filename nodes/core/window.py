@@ -18,8 +18,8 @@ from dataclasses import replace
 from nodes.core.effects import (
     Effects,
     PreparesPurpose,
-    Proposed,
     ProposalPurpose,
+    Proposed,
     Report,
     Send,
     Verify,

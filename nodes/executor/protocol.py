@@ -60,7 +60,7 @@ class Entry(NamedTuple):
     """One leaf of a block. `result` and `path` are empty unless this replica answers for the leaf in full."""
 
     digest: bytes
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on an entry
     status: int
     result: bytes
     path: bytes
@@ -138,8 +138,8 @@ Down = ExecuteBlock | Query | FetchArchive | FindReceipt | FindBlock | Hello
 Up = Ready | BlockExecuted | QueryAnswer | Archive | ReceiptFound | BlockFound | ExecutorAlarm
 
 _encoder = msgspec.msgpack.Encoder()
-_down = msgspec.msgpack.Decoder(Down)
-_up = msgspec.msgpack.Decoder(Up)
+_down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
+_up: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)
 
 
 def encode(message: Down | Up) -> bytes:

@@ -54,10 +54,12 @@ class Shape:
             (column.name, *_kind(column.type), bool(column.nullable), column.name in compared)
             for column in table.columns
         ]
+        self._kinds = {name: (kind, nullable) for name, kind, _, nullable, _ in self._columns}
         self._key_types = tuple(self._columns[position][1] for position in positions)
 
     def encode(self, row: Any) -> bytes:
         """The canonical bytes of a row. InvalidRow when a value is not what the column holds."""
+        value: Any
         for value, (name, kind, limit, nullable, compared) in zip(row, self._columns, strict=True):
             if value is None:
                 if not nullable:
@@ -69,7 +71,7 @@ class Shape:
                     raise InvalidRow(f"{self.table.name}.{name} does not fit 64 bits")
             elif len(value) > limit:
                 raise InvalidRow(f"{self.table.name}.{name} is {len(value)} long, at most {limit} allowed")
-            elif compared and kind is str and not _compares_alike(value):
+            elif compared and not compares_alike(value):
                 raise InvalidRow(f"{self.table.name}.{name} is compared: no control characters, no space at its end")
         try:
             return fastpath.encode_row(self.table_id, row)
@@ -79,10 +81,20 @@ class Shape:
     def encode_key(self, key: Key) -> bytes:
         return fastpath.encode_row(self.table_id, key)
 
-    def check_key(self, key: Key) -> None:
-        """TypeError for a key of other types than the table's: MySQL would convert, SQLite would not."""
+    def may_hold(self, key: Key) -> bool:
+        """Could there be a row with this key? Asked before a database, which might find one that differs.
+
+        TypeError for a key of other types than the table's: MySQL would convert it, SQLite would not.
+        """
         if tuple(map(type, key)) != self._key_types:
             raise TypeError(f"{key!r} is no key of {self.table.name}")
+        return all(map(compares_alike, key))
+
+    def check_column(self, name: str, value: object) -> None:
+        """ValueError for a value of another type than the column's, or None where it cannot be null."""
+        kind, nullable = self._kinds[name]
+        if not (nullable if value is None else type(value) is kind):
+            raise ValueError(f"{value!r} is no value of {self.table.name}.{name}")
 
 
 def _kind(kind: Any) -> tuple[type[int] | type[bytes] | type[str], int]:
@@ -97,9 +109,9 @@ def _kind(kind: Any) -> tuple[type[int] | type[bytes] | type[str], int]:
             raise ValueError(f"{kind!r} is no column of a replicated table: use integer, binary or text")
 
 
-def _compares_alike(text: str) -> bool:
-    """MySQL pads with spaces when it compares, SQLite does not: equal only for text like this."""
-    return not text.endswith(" ") and all(letter >= " " for letter in text)
+def compares_alike(value: object) -> bool:
+    """MySQL pads text with spaces when it compares, SQLite does not: they agree on text like this."""
+    return not isinstance(value, str) or not (value.endswith(" ") or any(letter < " " for letter in value))
 
 
 class Cache:
@@ -142,7 +154,7 @@ class TableRows:
         self._cache = Cache(cache_rows)
         self._loaded: dict[Key, Any] = {}
         self.dirty: dict[Key, list[Any]] = {}
-        """key -> [row before the block, row now]."""
+        """key -> [row before the block, row now]; the first is _MISSING until `resolve`, for rows put unread."""
 
     def get(self, key: Key) -> Any:
         entry = self.dirty.get(key)
@@ -150,24 +162,25 @@ class TableRows:
 
     def before(self, key: Key) -> Any:
         """The row as it was before the block, or None."""
-        found = self._loaded.get(key, _MISSING)
-        if found is not _MISSING:
-            return found
-        found = self._cache.get(key)
+        found = self._at_hand(key)
         if found is _MISSING:
-            self.shape.check_key(key)
-            rows = self._connection.rows(self.statements.select(1), key)
+            rows = self._connection.rows(self.statements.select(1), key) if self.shape.may_hold(key) else []
             found = self.shape.row_type._make(rows[0]) if rows else None
-        self._loaded[key] = found
+            self._loaded[key] = found
+        return found
+
+    def _at_hand(self, key: Key) -> Any:
+        """The row before the block if it can be told without the database, else _MISSING."""
+        found = self._loaded.get(key, _MISSING)
+        if found is _MISSING:
+            found = self._cache.get(key)
+            if found is not _MISSING:
+                self._loaded[key] = found
         return found
 
     def prefetch(self, keys: Iterable[Key]) -> None:
         """Load what is not at hand, many keys a statement; absent rows are remembered as such."""
-        wanted = [
-            key
-            for key in dict.fromkeys(keys)
-            if key not in self._loaded and key not in self.dirty and self._cache.get(key) is _MISSING
-        ]
+        wanted = [key for key in dict.fromkeys(keys) if key not in self.dirty and self._at_hand(key) is _MISSING]
         for count, values in key_chunks(wanted):
             self.adopt(self._connection.rows(self.statements.select(count), values))
         for key in wanted:
@@ -184,16 +197,27 @@ class TableRows:
         """Replace the row (None: remove it)."""
         entry = self.dirty.get(key)
         if entry is None:
-            self.dirty[key] = [self.before(key), row]
+            self.dirty[key] = [self._at_hand(key), row]
         else:
             entry[1] = row
+
+    def resolve(self) -> None:
+        """Find out what was there before under keys that were only written, many a statement."""
+        unread = [key for key, entry in self.dirty.items() if entry[0] is _MISSING]
+        for count, values in key_chunks(unread):
+            self.adopt(self._connection.rows(self.statements.select(count), values))
+        for key in unread:
+            self.dirty[key][0] = self._loaded.setdefault(key, None)
 
     def write(self) -> None:
         """Bring the database to what the block made of this table."""
         gone = [key for key, (old, new) in self.dirty.items() if new is None and old is not None]
         for count, values in key_chunks(gone):
             self._connection.execute(self.statements.delete(count), values)
-        changed = [new for old, new in self.dirty.values() if new is not None and new != old]
+        added = [new for old, new in self.dirty.values() if old is None and new is not None]
+        if added:  # a plain INSERT: a row that should not be there fails the block instead of vanishing
+            self._connection.many(self.statements.insert, added)
+        changed = [new for old, new in self.dirty.values() if old is not None and new is not None and new != old]
         if changed:
             self._connection.many(self.statements.upsert, changed)
 
@@ -282,16 +306,14 @@ def write_set(tables: Sequence[TableRows], current: Mapping[bytes, tuple[bytes |
     for rows in tables:
         shape = rows.shape
         of_application = shape.table_id >= APPLICATION_TABLES_FROM
+        rows.resolve()
         for key, (old, new) in rows.dirty.items():
             if old == new:
                 continue
             encoded_key = shape.encode_key(key)
             known = current.get(encoded_key)
-            if known is not None:
-                old_bytes = known[1]
-            else:
-                old_bytes = None if old is None else shape.encode(old)
-            deltas.append(Delta(encoded_key, old_bytes, None if new is None else shape.encode(new)))
+            before = known[1] if known is not None else None if old is None else shape.encode(old)
+            deltas.append(Delta(encoded_key, before, None if new is None else shape.encode(new)))
             if of_application:
                 changes.append(Change(rows.table, old, new))
     return WriteSet(deltas, changes)
@@ -308,5 +330,3 @@ def check_tables(metadata: MetaData, first: int, last: int) -> list[Table]:
             raise ValueError(f"tables {table.name} and {by_id[table_id].name} share the id {table_id}")
         by_id[table_id] = table
     return [by_id[table_id] for table_id in sorted(by_id)]
-
-

@@ -104,10 +104,14 @@ def _pack(live: list[int]) -> bytes:
 class Collector:
     """Finds the rows of one table that are older than a lifetime, oldest first."""
 
-    def __init__(self, rows: TableRows, connection: Connection, age: str, order: tuple[str, ...], lifetime_us: int) -> None:
+    def __init__(
+        self, rows: TableRows, connection: Connection, age: str, order: tuple[str, ...], lifetime_us: int
+    ) -> None:
         columns = rows.table.columns
         statement = select(rows.table).where(columns[age] < bindparam("cutoff"))
-        statement = statement.order_by(*(columns[name] for name in order)).limit(bindparam("limit")).offset(literal_column("0"))
+        statement = (
+            statement.order_by(*(columns[name] for name in order)).limit(bindparam("limit")).offset(literal_column("0"))
+        )
         self._sql = rows.statements.compile(statement)
         self._rows = rows
         self._connection = connection
@@ -144,5 +148,3 @@ def result_collector(rows: TableRows, connection: Connection, parameters: Parame
     assert rows.table is results
     order = ("time_us", "block", "leaf_index")
     return Collector(rows, connection, "time_us", order, parameters.results_lifetime_us)
-
-

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import MetaData, Table, and_, bindparam, create_engine, delete, event, or_, select
+from sqlalchemy import MetaData, Table, and_, bindparam, create_engine, delete, event, inspect, or_, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
@@ -111,6 +111,10 @@ class Database:
                 tables.create_all(connection, checkfirst=True)
             connection.commit()
 
+    def has_table(self, name: str) -> bool:
+        with self._engine.connect() as connection:
+            return bool(inspect(connection).has_table(name))
+
     def connect(self) -> Any:
         """A new connection of the driver, configured, outside any transaction."""
         proxied = self._engine.raw_connection()
@@ -193,7 +197,13 @@ class Connection:
         self.execute("COMMIT")
 
     def rollback(self) -> None:
-        self.execute("ROLLBACK")
+        """Leave the transaction without its effects; a connection that cannot is closed, which does the same."""
+        if self._raw is None:
+            return
+        try:
+            self.execute("ROLLBACK")
+        except self._database.error:
+            self.close()
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> None:
         cursor = self._raw.cursor()
@@ -221,7 +231,7 @@ class Statements:
     def __init__(self, table: Table, dialect: Any) -> None:
         self._table = table
         self._dialect = dialect
-        self._key = [column for column in table.primary_key.columns]
+        self._key = list(table.primary_key.columns)
         self._selects: dict[int, str] = {}
         self._deletes: dict[int, str] = {}
         self.upsert = self._compile_upsert()
@@ -231,7 +241,7 @@ class Statements:
         return str(statement.compile(dialect=self._dialect))
 
     def _compile_upsert(self) -> str:
-        values = {column.name: bindparam(column.name) for column in self._table.columns}
+        values: dict[str, Any] = {column.name: bindparam(column.name) for column in self._table.columns}
         names = [column.name for column in self._table.columns if not column.primary_key]
         if self._dialect.name == "sqlite":
             insert = sqlite.insert(self._table).values(values)
@@ -248,12 +258,7 @@ class Statements:
         """WHERE for `count` keys, in a form whose ranges both optimizers use."""
         if len(self._key) == 1:
             return self._key[0].in_([bindparam(f"k{i}") for i in range(count)])
-        return or_(
-            *(
-                and_(*(column == bindparam(f"k{i}_{column.name}") for column in self._key))
-                for i in range(count)
-            )
-        )
+        return or_(*(and_(*(column == bindparam(f"k{i}_{column.name}") for column in self._key)) for i in range(count)))
 
     def select(self, count: int) -> str:
         """All columns of the rows with these keys."""

@@ -28,7 +28,12 @@ class TimerIndex:
 
     def __init__(self, rows: TableRows, connection: Connection, nearest_max: int = NEAREST_MAX) -> None:
         columns = timers.columns
-        nearest = select(columns.due_us, columns.id).order_by(columns.due_us, columns.id).limit(bindparam("limit")).offset(literal_column("0"))
+        nearest = (
+            select(columns.due_us, columns.id)
+            .order_by(columns.due_us, columns.id)
+            .limit(bindparam("limit"))
+            .offset(literal_column("0"))
+        )
         self._sql = rows.statements.compile(nearest)
         self._connection = connection
         self._nearest_max = nearest_max
@@ -38,7 +43,9 @@ class TimerIndex:
 
     def load(self) -> None:
         """Fetch the nearest timers. The database must stand at the committed state."""
-        self._nearest = [(due_us, timer_id) for due_us, timer_id in self._connection.rows(self._sql, (self._nearest_max,))]
+        self._nearest = [
+            (due_us, timer_id) for due_us, timer_id in self._connection.rows(self._sql, (self._nearest_max,))
+        ]
         self._horizon = self._nearest[-1] if len(self._nearest) == self._nearest_max else None
 
     def due(self, time_us: int, limit: int) -> Sequence[Due]:

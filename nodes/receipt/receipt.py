@@ -9,14 +9,61 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import fastpath
-from nodes.block import BlockHeader, parse_timer_record, result_leaf, timer_digest
+from nodes import canonical
+from nodes.block import TIMER_ID_BYTES_MAX, BlockHeader, parse_timer_record, result_leaf, timer_digest
 from nodes.config import ClusterConfig
 from nodes.core.types import ReplicaId
 from nodes.receipt.error import ReceiptCode, ReceiptError
+from nodes.receipt.strict import malformed, parse_base64, parse_hex, parse_integer, parse_list, parse_object, to_base64
 from nodes.wire import signed
-from nodes.wire.requests import operation_of, parse_record, request_is_signed, signature_of, unsigned_record
+from nodes.wire.requests import (
+    OPERATION_BYTES_MAX,
+    operation_of,
+    parse_record,
+    request_is_signed,
+    signature_of,
+    unsigned_record,
+)
+
+VERSION = 1
+RECEIPT_BYTES_MAX = 256 * 1024
+"""An operation and a result of 64 KiB each in base64, and everything else, fit."""
+RESULT_BYTES_MAX = 65_536
+PATH_LENGTH_MAX = 32
+ATTESTATIONS_MAX = 64
+
+_FIELDS = frozenset(
+    {
+        "version",
+        "cluster",
+        "epoch",
+        "block",
+        "index",
+        "leaf_count",
+        "status",
+        "result",
+        "path",
+        "attestations",
+    }
+)
+_OPERATION_FIELDS = frozenset(
+    {"public_key", "session", "sequence", "floor", "valid_until_us", "operation", "signature"}
+)
+_BLOCK_HASHES = (
+    "previous_block_hash",
+    "order_hash",
+    "digest",
+    "results_root",
+    "write_set_hash",
+    "state_root",
+    "config_hash",
+)
+_BLOCK_INTEGERS = ("sequence", "time_us", "state_sequence")
+_BLOCK_FIELDS = frozenset({"version", "cluster", "epoch", "result_count", *_BLOCK_HASHES, *_BLOCK_INTEGERS})
+_U16_MAX, _U32_MAX = 2**16 - 1, 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +171,14 @@ class Receipt:
     @staticmethod
     def from_json(data: bytes) -> Receipt:
         """From the bytes of a receipt file. ReceiptError (malformed_receipt) unless they are canonical."""
-        return document.decode(data)
+        try:
+            return from_document(canonical.decode(data, RECEIPT_BYTES_MAX))
+        except canonical.CanonicalError as error:
+            raise malformed("receipt", str(error)) from error
 
     def to_json(self) -> bytes:
         """The canonical bytes of the receipt file."""
-        return document.encode(self)
+        return canonical.encode(to_document(self))
 
     @property
     def digest(self) -> bytes:
@@ -226,4 +276,102 @@ def _subject(record: bytes, cluster_id: bytes) -> Subject:
     )
 
 
-from nodes.receipt import document  # noqa: E402  (its functions take and return Receipt)
+def to_document(receipt: Receipt) -> dict[str, Any]:
+    """The receipt as plain JSON"""
+    header = receipt.header
+    block: dict[str, Any] = {"version": 1, "cluster": header.cluster_id.hex(), "epoch": header.epoch}
+    block |= {name: getattr(header, name).hex() for name in _BLOCK_HASHES}
+    block |= {name: getattr(header, name) for name in (*_BLOCK_INTEGERS, "result_count")}
+    document: dict[str, Any] = {
+        "version": VERSION,
+        "cluster": receipt.cluster_id.hex(),
+        "epoch": receipt.epoch,
+        "block": block,
+        "index": receipt.index,
+        "leaf_count": receipt.leaf_count,
+        "status": receipt.status,
+        "result": to_base64(receipt.result),
+        "path": [receipt.path[start : start + 32].hex() for start in range(0, len(receipt.path), 32)],
+        "attestations": [
+            {"replica": replica, "signature": to_base64(signature)} for replica, signature in receipt.attestations
+        ],
+    }
+    match receipt.subject:
+        case FiredTimer(timer_id, due_us):
+            document["timer"] = {"id": timer_id.hex(), "due_us": due_us}
+        case SignedOperation() as operation:
+            document["operation"] = {
+                "public_key": to_base64(operation.public_key),
+                "session": operation.session,
+                "sequence": operation.sequence,
+                "floor": operation.floor,
+                "valid_until_us": operation.valid_until_us,
+                "operation": to_base64(operation.operation),
+                "signature": to_base64(operation.signature),
+            }
+    return document
+
+
+def from_document(value: object) -> Receipt:
+    """The receipt of plain JSON values, as of `to_document`."""
+    is_timer = isinstance(value, dict) and "timer" in value
+    document = parse_object("receipt", value, _FIELDS | {"timer" if is_timer else "operation"})
+    parse_integer(document, "version", VERSION, VERSION)
+    return Receipt(
+        cluster_id=parse_hex("cluster", document["cluster"], 16),
+        epoch=parse_integer(document, "epoch", 0, _U32_MAX),
+        subject=_timer(document["timer"]) if is_timer else _operation(document["operation"]),
+        header=_header(document["block"]),
+        index=parse_integer(document, "index", 0, _U32_MAX),
+        leaf_count=parse_integer(document, "leaf_count", 0, _U32_MAX),
+        status=parse_integer(document, "status", 0, _U16_MAX),
+        result=parse_base64("result", document["result"], 0, RESULT_BYTES_MAX),
+        path=b"".join(parse_hex("path", item, 32) for item in parse_list("path", document["path"], PATH_LENGTH_MAX)),
+        attestations=_attestations(document["attestations"]),
+    )
+
+
+def _operation(value: object) -> SignedOperation:
+    fields = parse_object("operation", value, _OPERATION_FIELDS)
+    sequence = parse_integer(fields, "sequence", 1)
+    return SignedOperation(
+        public_key=parse_base64("public_key", fields["public_key"], 32, 32),
+        session=parse_integer(fields, "session"),
+        sequence=sequence,
+        floor=parse_integer(fields, "floor", 1, sequence),
+        valid_until_us=parse_integer(fields, "valid_until_us"),
+        operation=parse_base64("operation", fields["operation"], 0, OPERATION_BYTES_MAX),
+        signature=parse_base64("signature", fields["signature"], 64, 64),
+    )
+
+
+def _timer(value: object) -> FiredTimer:
+    fields = parse_object("timer", value, frozenset({"id", "due_us"}))
+    timer_id = fields["id"]
+    if not isinstance(timer_id, str) or not 2 <= len(timer_id) <= 2 * TIMER_ID_BYTES_MAX:
+        raise malformed("timer.id", f"not 1 to {TIMER_ID_BYTES_MAX} bytes of hex")
+    return FiredTimer(parse_hex("timer.id", timer_id, len(timer_id) // 2), parse_integer(fields, "due_us"))
+
+
+def _header(value: object) -> BlockHeader:
+    fields = parse_object("block", value, _BLOCK_FIELDS)
+    parse_integer(fields, "version", 1, 1)
+    content: dict[str, Any] = {name: parse_hex(f"block.{name}", fields[name], 32) for name in _BLOCK_HASHES}
+    content |= {name: parse_integer(fields, name) for name in _BLOCK_INTEGERS}
+    return BlockHeader(
+        cluster_id=parse_hex("block.cluster", fields["cluster"], 16),
+        epoch=parse_integer(fields, "epoch", 0, _U32_MAX),
+        result_count=parse_integer(fields, "result_count", 0, _U32_MAX),
+        **content,
+    )
+
+
+def _attestations(value: object) -> tuple[tuple[ReplicaId, bytes], ...]:
+    attestations: list[tuple[ReplicaId, bytes]] = []
+    for item in parse_list("attestations", value, ATTESTATIONS_MAX):
+        fields = parse_object("attestations", item, frozenset({"replica", "signature"}))
+        replica = ReplicaId(parse_integer(fields, "replica", 0, _U16_MAX))
+        if attestations and replica < attestations[-1][0]:
+            raise malformed("attestations", "not in the order of replicas")
+        attestations.append((replica, parse_base64("signature", fields["signature"], 64, 64)))
+    return tuple(attestations)

@@ -15,6 +15,8 @@ BULK_FROM_BYTES = 64 * 1024
 BUNDLE_BYTES_MAX = CONTROL_BYTES_MAX - BULK_FROM_BYTES
 """A bundle is sent when the next message would take it past this."""
 
+CURVE_OVERHEAD_BYTES = 33
+"""Command name, flags, nonce and authenticator, which libzmq counts as part of a frame's size."""
 HANDSHAKE_MS = 5000
 HEARTBEAT_MS = 1000
 HEARTBEAT_TTL_MS = 3000
@@ -39,7 +41,7 @@ def new_socket(context: Context, kind: int, keys: CurveKeys, *, frame_bytes_max:
     socket.ipv6 = True
     socket.sndhwm = high_water_mark
     socket.rcvhwm = high_water_mark
-    socket.maxmsgsize = frame_bytes_max
+    socket.maxmsgsize = frame_bytes_max + CURVE_OVERHEAD_BYTES
     socket.handshake_ivl = HANDSHAKE_MS
     socket.heartbeat_ivl = HEARTBEAT_MS
     socket.heartbeat_ttl = HEARTBEAT_TTL_MS

@@ -1,5 +1,6 @@
 """Bytes to messages and back, and the signatures on them: the only door between the two (`Wire`)."""
 
+from nodes.wire import signed
 from nodes.wire.client import (
     BlockAnswer,
     BlockQuery,
@@ -86,5 +87,6 @@ __all__ = [
     "share_is_signed",
     "share_leaf",
     "signature_of",
+    "signed",
     "unsigned_record",
 ]

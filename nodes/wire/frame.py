@@ -11,6 +11,7 @@ from typing import assert_never
 import fastpath
 from nodes.core.messages import (
     Attest,
+    AttestCertificate,
     Commit,
     Evidence,
     FetchAttest,
@@ -114,7 +115,7 @@ def _encode_payload(domain: Domain, message: PeerMessage) -> tuple[MessageType, 
             return MessageType.STATUS, peer.encode_status(message)
         case FetchBlocks() | FetchAttest() | FetchBody():
             return MessageType.FETCH, peer.encode_fetch(message)
-        case FetchedBlocks() | FetchedBody():
+        case FetchedBlocks() | FetchedBody() | AttestCertificate():
             return MessageType.FETCHED, peer.encode_fetched(message)
         case Forward():
             return MessageType.FORWARD, peer.encode_forward(domain, message)

@@ -11,6 +11,7 @@ from typing import assert_never
 import fastpath
 from nodes.core.messages import (
     Attest,
+    AttestCertificate,
     Commit,
     FetchAttest,
     FetchBlocks,
@@ -31,16 +32,18 @@ from nodes.wire.parts import (
     Writer,
     boolean,
     number,
+    read_attest_certificate,
     read_batch,
     read_body,
     read_ordered,
     sequence_number,
+    write_attest_certificate,
     write_ordered,
 )
 
 FETCH_BLOCKS, FETCH_ATTEST, FETCH_BODY = 0, 1, 2
 Fetch = FetchBlocks | FetchAttest | FetchBody
-Fetched = FetchedBlocks | FetchedBody
+Fetched = FetchedBlocks | FetchedBody | AttestCertificate
 
 
 def decode_preprepare(domain: Domain, reader: Reader) -> PrePrepare:
@@ -164,6 +167,8 @@ def decode_fetched(domain: Domain, reader: Reader) -> Fetched:
     kind, count = reader.u8(), reader.u32()
     if kind == FETCH_BODY and count == 1:
         return FetchedBody(domain.epoch, read_ordered(domain, reader))
+    if kind == FETCH_ATTEST and count == 1:
+        return read_attest_certificate(domain, reader)
     if kind != FETCH_BLOCKS or not count >= 1:
         raise ValueError(f"fetched of kind {kind} with {count} batches")
     blocks = [read_ordered(domain, reader)]
@@ -177,6 +182,10 @@ def decode_fetched(domain: Domain, reader: Reader) -> Fetched:
 
 def encode_fetched(message: Fetched) -> bytes:
     match message:
+        case AttestCertificate():
+            certificate = Writer().u8(FETCH_ATTEST).u32(1)
+            write_attest_certificate(certificate, message)
+            return certificate.finish()
         case FetchedBlocks():
             kind, blocks = FETCH_BLOCKS, message.blocks
         case FetchedBody():

@@ -7,6 +7,7 @@ implementation of the curve, so that each one says what is odd about it.
 from __future__ import annotations
 
 import hashlib
+import importlib
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ def encode(point):
 
 
 BASE = (recover_x(4 * pow(5, P - 2, P) % P, 0), 4 * pow(5, P - 2, P) % P)
-ORDER_EIGHT_Y = 2707385501144840649318225287225658788936804267575313519463743609750303021540
+ORDER_EIGHT_Y = 2707385501144840649318225287225658788936804267575313519463743609750303402022
 TORSION = [multiply(i, (recover_x(ORDER_EIGHT_Y, 0), ORDER_EIGHT_Y)) for i in range(8)]
 
 
@@ -170,6 +171,20 @@ def test_verify_refuses_every_non_canonical_point(build):
         assert not build.verify(encoded, message, signature)
         assert not build.verify(key, message, encoded + signature[32:])
         assert not build.public_key_is_valid(encoded)
+
+
+def test_prechecks_refuse_odd_points_without_the_library():
+    for check in (
+        importlib.import_module("fastpath._sodium").precheck,
+        importlib.import_module("fastpath._py").precheck,
+    ):
+        for point in TORSION:
+            assert not check(encode(point))
+        for encoded in non_canonical_encodings():
+            assert not check(encoded)
+        for scalar in range(1, 20):
+            assert check(encode(multiply(scalar, BASE)))
+        assert check((P - 2).to_bytes(32, "little"))
 
 
 def test_verify_refuses_a_non_canonical_r_that_the_equation_would_take(build):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import zmq
@@ -103,13 +103,19 @@ def secure(socket: Raw, server_key: bytes, keys: CurveKeys) -> Raw:
     return socket
 
 
+@contextmanager
+def monitored(socket: Raw, events: int) -> Iterator[Raw]:
+    monitor = socket.get_monitor_socket(events)
+    yield monitor
+    socket.disable_monitor()
+    monitor.close()
+
+
 def handshake_event(socket: Raw, endpoint: str) -> int:
     """Connect and return the first event that ends the handshake, 0 if none within the patience."""
-    monitor = socket.get_monitor_socket(HANDSHAKE_REFUSED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-    socket.connect(endpoint)
-    event = recv_monitor_message(monitor)["event"] if monitor.poll(PATIENCE_S * 1000) else 0
-    socket.disable_monitor()
-    return int(event)
+    with monitored(socket, HANDSHAKE_REFUSED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED) as monitor:
+        socket.connect(endpoint)
+        return int(recv_monitor_message(monitor)["event"]) if monitor.poll(PATIENCE_S * 1000) else 0
 
 
 def answer(raw_socket: Raw, socket: ClientSocket) -> list[ClientFrame]:
@@ -306,11 +312,10 @@ def test_oversize_frame_drops_the_connection_of_its_sender(
 ) -> None:
     socket, keys = clients
     big = secure(raw(zmq.DEALER), keys.public, CurveKeys.generate())
-    monitor = big.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    big.connect(socket.endpoint)
-    big.send(bytes(CLIENT_BYTES_MAX + 1))
-    assert monitor.poll(PATIENCE_S * 1000)
-    big.disable_monitor()
+    with monitored(big, zmq.EVENT_DISCONNECTED) as monitor:
+        big.connect(socket.endpoint)
+        big.send(bytes(CLIENT_BYTES_MAX + 1))
+        assert monitor.poll(PATIENCE_S * 1000)
     good = secure(raw(zmq.DEALER), keys.public, CurveKeys.generate())
     good.connect(socket.endpoint)
     good.send(bytes(CLIENT_BYTES_MAX))
@@ -328,11 +333,10 @@ def test_oversize_frame_on_the_mesh_drops_the_peer(raw: Callable[[int], Raw]) ->
         bind_bulk=ANY_PORT,
     )
     socket = secure(raw(zmq.DEALER), server.public, peer)
-    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    socket.connect(mesh.control_endpoint)
-    socket.send(bytes(CONTROL_BYTES_MAX + 1))
-    assert monitor.poll(PATIENCE_S * 1000)
-    socket.disable_monitor()
+    with monitored(socket, zmq.EVENT_DISCONNECTED) as monitor:
+        socket.connect(mesh.control_endpoint)
+        socket.send(bytes(CONTROL_BYTES_MAX + 1))
+        assert monitor.poll(PATIENCE_S * 1000)
     assert mesh.receive(10) == []
     mesh.close()
 
