@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
-import fastpath
 from auction import rules, tables
 from auction.approvals import Approved, approve
 from auction.call import Call, read_supply
@@ -20,6 +19,7 @@ from auction.roles import Role
 from auction.rules import Refusal
 from auction.state import Auction, AuctionState, AuctionText, Bid, Closing
 from auction.tables import ID_BYTES
+from nodes.block import timer_digest
 from nodes.codes import Status
 from nodes.machine import Outcome, Timer
 
@@ -29,13 +29,6 @@ TIMER_PREFIX = b"close:"
 def timer_id(auction: bytes) -> bytes:
     """The id of an auction's closing timer."""
     return TIMER_PREFIX + auction
-
-
-def timer_digest(timer: Timer) -> bytes:
-    """What stands for the request digest in a timer's result leaf (protocol.md 8)."""
-    return fastpath.tagged_hash(
-        b"SYS", len(timer.id).to_bytes(4, "little"), timer.id, timer.due_us.to_bytes(8, "little")
-    )
 
 
 def open_auction(call: Call, operation: Open) -> Outcome:
@@ -221,7 +214,7 @@ def deadline(journal: Journal, timer: Timer) -> Outcome:
     auction: Auction | None = journal.rows.get(tables.auctions, timer.id.removeprefix(TIMER_PREFIX))
     if auction is None or auction.state != AuctionState.OPEN or auction.closes_at_us != timer.due_us:
         raise AssertionError(f"the timer {timer.id.hex()} belongs to no auction that is open until {timer.due_us}")
-    return _closed(journal, auction, "deadline", timer_digest(timer))
+    return _closed(journal, auction, "deadline", timer_digest(timer.id, timer.due_us))
 
 
 def cancel(call: Call, operation: Cancel) -> Outcome:

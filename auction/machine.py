@@ -70,6 +70,11 @@ class AuctionMachine:
         author = _author(public_key, operation, rows)
         return author if isinstance(author, Outcome) else None
 
+    def admit_read(self, public_key: bytes, query: bytes, rows: Rows) -> Outcome | None:
+        """Ordered reads are for whoever is registered; the frozen may ask, too."""
+        key: AccountKey | None = rows.get(tables.account_keys, public_key)
+        return None if key is not None and key.active else refused(Status.UNAUTHORIZED)
+
     def apply(self, operation: Operation, context: BlockContext, rows: Rows) -> Outcome:
         """Execute an operation; a refusal has written nothing."""
         house = self._house(context, rows)

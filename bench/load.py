@@ -26,7 +26,7 @@ from hdrh.histogram import HdrHistogram
 import fastpath
 from auction.cli.endpoints import Endpoints
 from auction.codes import code_name
-from bench.workload import Bids, Staff, Transfers, Workload
+from bench.offered_operations import Bids, Staff, Transfers, Workload
 from nodes.client.aio import Client
 from nodes.client.errors import ClientError, Refused
 from nodes.config import ClusterConfig
@@ -111,7 +111,8 @@ async def _run(plan: Plan, cluster: ClusterConfig, keys: dict[str, SigningKey]) 
         return Client.connect(cluster, key, code_name=code_name)
 
     async with Staff(connect, keys) as staff:
-        workload: Workload = {"bids": Bids, "transfers": Transfers}[plan.workload](staff, plan.clients, plan.seed)
+        kind = Bids if plan.workload == Bids.name else Transfers
+        workload: Workload = kind(staff, plan.clients, plan.seed)
         clients = [connect(key) for key in await workload.prepare()]
         for client in clients:
             await client.open()
@@ -172,6 +173,11 @@ async def _offer(plan: Plan, clients: list[Client], workload: Workload) -> Tally
     return tally
 
 
+def _cores() -> int:
+    """Cores that this process (and the cluster it shares the machine with) may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def _microseconds(seconds: float) -> int:
     return min(LATENCY_MAX_US, max(1, int(seconds * 1e6)))
 
@@ -185,15 +191,14 @@ def _print_config(plan: Plan, cluster: ClusterConfig) -> None:
             "warm-up, duration": f"{plan.warm_up_s:g} s, {plan.duration_s:g} s",
             "clients": f"{plan.clients} over ZeroMQ, each sends to all replicas",
             "replicas": f"{cluster.n} (f = {cluster.f}, quorum = {cluster.quorum})",
-            "machine": f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}",
+            "machine": f"{_cores()} cores, {platform.machine()}, Python {platform.python_version()}",
             "fast path": fastpath.BUILD,
         },
     )
 
 
 def _print_results(plan: Plan, cluster: ClusterConfig, tally: Tally, verification: float) -> None:
-    cores = len(os.sched_getaffinity(0))
-    bound = cores * 1e6 / (cluster.n * verification)
+    bound = _cores() * 1e6 / (cluster.n * verification)
     interval_s = max(plan.duration_s, tally.last_answer_s - plan.warm_up_s)
     achieved = tally.proven / interval_s
     refused = ", ".join(f"{code} {count}" for code, count in sorted(tally.refused.items())) or "none"

@@ -1,124 +1,201 @@
-"""What the load drivers offer: a workload prepares its accounts and auctions, then gives one operation after the other.
+"""Seeded random histories of the auction house: who does what, and how much time passes before it.
 
-Always: the sequence of operations depends on the seed alone. Every operation is one that the rules can
-accept; under concurrency some bids arrive too late and are refused, which costs the cluster the same.
+The same seed and the same answers give the same steps. Amounts are small and close together, so that ties,
+bids that are too low, reserves, buy-now and soft closes all happen. The generator knows only what its
+driver tells it (`opened`), never the state: many steps are refused, which is intended. Deliberately
+elsewhere: signing, sending, and what should come out (the driver's business).
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import fastpath
 from auction import operations
-from auction.accounts import account_id
-from nodes.client.aio import Client
-from nodes.keys import SigningKey
 
-MONEY = 10**12
-"""Minor units for each loading account; the sample genesis allows 10^15."""
-AUCTIONS = 16
-AUCTION_SECONDS = 6 * 3600
-INCREMENT = 5
+SECOND_US = 1_000_000
+AUCTIONS_REMEMBERED = 8
+ROLES = ("admin", "issuer", "auditor", "bidder", "gateway")
 
 
-class Workload(Protocol):
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Somebody who can sign; `account` is the account's id in hexadecimal."""
+
     name: str
-
-    async def prepare(self) -> Sequence[SigningKey]:
-        """Set the cluster up; the keys that the clients sign with, one each."""
-
-    def operation(self, client: int) -> bytes:
-        """The next operation of a client."""
+    account: str
+    roles: tuple[str, ...] = ("bidder",)
 
 
-class Staff:
-    """Clients of the people who prepare: admin, issuer and seller. Use as an async context manager."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation, to be sent by `actor` (an index) after `wait_us` more microseconds."""
 
-    def __init__(self, connect: Callable[[SigningKey], Client], keys: Mapping[str, SigningKey]) -> None:
-        self._clients = {name: connect(keys[name]) for name in ("admin", "issuer", "seller")}
-
-    async def __aenter__(self) -> Staff:
-        for client in self._clients.values():
-            await client.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for client in self._clients.values():
-            await client.close()
-
-    async def submit(self, name: str, payloads: Sequence[bytes]) -> list[Any]:
-        """Order all of them; their receipts in the same order."""
-        return list(await asyncio.gather(*(self._clients[name].submit(payload) for payload in payloads)))
-
-    async def make_bidders(self, count: int, seed: int) -> list[SigningKey]:
-        """New accounts with money, their keys made for this run."""
-        keys = [SigningKey.generate() for _ in range(count)]
-        run = f"{time.time_ns() // 1_000_000 % 10**9}-{seed % 1000}"
-        await self.submit(
-            "admin",
-            [
-                operations.register(
-                    f"load-{run}-{index}", f"load {index}", public_key=key.public_key.hex(), roles=["bidder"]
-                )
-                for index, key in enumerate(keys)
-            ],
-        )
-        await self.submit("issuer", [operations.mint(account_id(key.public_key).hex(), MONEY) for key in keys])
-        return keys
+    actor: int
+    operation: bytes
+    wait_us: int
 
 
-class Transfers:
-    """One minor unit from each client's account to the next one's."""
-
-    name = "transfers"
-
-    def __init__(self, staff: Staff, clients: int, seed: int) -> None:
-        self._staff = staff
-        self._clients = clients
-        self._seed = seed
-        self._targets: list[str] = []
-
-    async def prepare(self) -> Sequence[SigningKey]:
-        keys = await self._staff.make_bidders(max(2, self._clients), self._seed)
-        accounts = [account_id(key.public_key).hex() for key in keys]
-        self._targets = [*accounts[1:], accounts[0]]
-        return keys[: self._clients]
-
-    def operation(self, client: int) -> bytes:
-        return operations.transfer(self._targets[client], 1)
+@dataclass(slots=True)
+class _Auction:
+    id: str
+    owner: int
+    amount: int
+    """About what bids were last."""
+    closes_at_us: int
 
 
-class Bids:
-    """Rising bids of all clients on a few auctions."""
+class Workload:
+    """An endless history for these actors.
 
-    name = "bids"
+    `governance` adds registrations, grants, freezes and cancellations by admins. Times are spread over
+    auctions that last `auction_seconds` at most.
+    """
 
-    def __init__(self, staff: Staff, clients: int, seed: int) -> None:
-        self._staff = staff
-        self._clients = clients
+    def __init__(
+        self, seed: int, actors: Sequence[Actor], *, governance: bool = True, auction_seconds: int = 60
+    ) -> None:
         self._random = random.Random(seed)
-        self._seed = seed
-        self._amounts: dict[str, int] = {}
-        self._auctions: list[str] = []
-
-    async def prepare(self) -> Sequence[SigningKey]:
-        keys = await self._staff.make_bidders(self._clients, self._seed)
-        closes_at_us = time.time_ns() // 1_000 + AUCTION_SECONDS * 1_000_000
-        opened = [
-            operations.open_auction(
-                f"load {number}", starting_price=100, min_increment=INCREMENT, closes_at_us=closes_at_us
-            )
-            for number in range(AUCTIONS)
+        self._actors = tuple(actors)
+        self._bidders = [index for index, actor in enumerate(actors) if "bidder" in actor.roles]
+        self._issuers = [index for index, actor in enumerate(actors) if "issuer" in actor.roles]
+        self._admins = [index for index, actor in enumerate(actors) if "admin" in actor.roles]
+        self._auctions: list[_Auction] = []
+        self._opening: _Auction | None = None
+        self._repeat: bytes | None = None
+        self._auction_us = auction_seconds * SECOND_US
+        self._registered = 0
+        kinds: list[tuple[Callable[[int], tuple[int, bytes]], int]] = [
+            (self._bid, 60),
+            (self._open, 10),
+            (self._mint, 6),
+            (self._transfer, 8),
+            (self._close, 2),
+            (self._withdraw, 2),
+            (self._fence, 1),
         ]
-        receipts = await self._staff.submit("seller", opened)
-        self._auctions = [receipt.digest[:16].hex() for receipt in receipts]
-        self._amounts = dict.fromkeys(self._auctions, 100)
-        return keys
+        if governance:
+            kinds += [(self._cancel, 2), (self._change, 6), (self._register, 2), (self._restore, 12)]
+        self._kinds = [kind for kind, _ in kinds]
+        self._weights = [weight for _, weight in kinds]
 
-    def operation(self, client: int) -> bytes:
-        auction = self._random.choice(self._auctions)
-        self._amounts[auction] += INCREMENT
-        return operations.bid(auction, self._amounts[auction])
+    def opened(self, auction: str) -> None:
+        """The last `auction.open` was accepted under this id (hexadecimal)."""
+        if self._opening is not None:
+            self._opening.id = auction
+            self._auctions = [*self._auctions, self._opening][-AUCTIONS_REMEMBERED:]
+            self._opening = None
+
+    def next(self, now_us: int) -> Step:
+        """The next step, with times as seen from block time `now_us`."""
+        chance = self._random
+        wait_us = chance.choice((0, 0, 1, SECOND_US // 4, SECOND_US, 3 * SECOND_US))
+        self._opening = None
+        kind = chance.choices(self._kinds, self._weights)[0]
+        actor, operation = kind(now_us + wait_us)
+        return Step(actor, operation, wait_us)
+
+    def _anybody(self) -> str:
+        if self._random.random() < 0.03:
+            return self._random.randbytes(16).hex()
+        return self._random.choice(self._actors).account
+
+    def _some_auction(self, now_us: int) -> _Auction:
+        """Mostly one that is still open, now and then a closed one or none at all."""
+        if not self._auctions or self._random.random() < 0.02:
+            return _Auction(self._random.randbytes(16).hex(), self._random.choice(self._bidders), 10, 0)
+        live = [auction for auction in self._auctions if auction.closes_at_us > now_us]
+        return self._random.choice(live if live and self._random.random() < 0.95 else self._auctions)
+
+    def _bid(self, now_us: int) -> tuple[int, bytes]:
+        auction = self._some_auction(now_us)
+        bidders = [index for index in self._bidders if index != auction.owner or self._random.random() < 0.05]
+        amount = max(1, auction.amount + self._random.randint(-3, 8))
+        maximum = amount + self._random.randint(0, 20) if self._random.random() < 0.5 else None
+        auction.amount = max(auction.amount, min(amount, auction.amount + 5))
+        return self._random.choice(bidders or self._bidders), operations.bid(auction.id, amount, maximum)
+
+    def _open(self, now_us: int) -> tuple[int, bytes]:
+        chance = self._random
+        owner = chance.choice(self._bidders)
+        starting_price = chance.randint(1, 20)
+        reserve_price = starting_price + chance.randint(0, 20) if chance.random() < 0.4 else None
+        buy_now = max(starting_price, reserve_price or 0) + chance.randint(-1, 30) if chance.random() < 0.3 else None
+        opens_at_us = now_us + chance.randint(-1, 2) * self._auction_us // 8 if chance.random() < 0.3 else None
+        closes_at_us = now_us + chance.randint(0, 8) * self._auction_us // 8
+        soft_close_seconds = chance.choice((0, 0, 1, 5, 10))
+        closes_at_max_us = closes_at_us + chance.randint(0, 3) * SECOND_US if chance.random() < 0.2 else None
+        self._opening = _Auction("", owner, starting_price, closes_at_us)
+        return owner, operations.open_auction(
+            f"Lot {chance.randint(1, 999)}",
+            description="From a random history.",
+            starting_price=starting_price,
+            min_increment=chance.randint(1, 4),
+            closes_at_us=closes_at_us,
+            soft_close_seconds=soft_close_seconds,
+            reserve_price=reserve_price,
+            buy_now=buy_now,
+            opens_at_us=opens_at_us,
+            closes_at_max_us=closes_at_max_us,
+        )
+
+    def _mint(self, now_us: int) -> tuple[int, bytes]:
+        actor = self._random.choice(self._issuers or self._bidders)
+        return actor, operations.mint(self._anybody(), self._random.randint(0, 200), "salary")
+
+    def _transfer(self, now_us: int) -> tuple[int, bytes]:
+        return self._random.choice(self._bidders), operations.transfer(self._anybody(), self._random.randint(0, 60))
+
+    def _close(self, now_us: int) -> tuple[int, bytes]:
+        auction = self._some_auction(now_us)
+        owner = auction.owner if self._random.random() < 0.8 else self._random.choice(self._bidders)
+        return owner, operations.close(auction.id)
+
+    def _withdraw(self, now_us: int) -> tuple[int, bytes]:
+        auction = self._some_auction(now_us)
+        return auction.owner, operations.cancel(auction.id, "withdrawn")
+
+    def _fence(self, now_us: int) -> tuple[int, bytes]:
+        return self._random.randrange(len(self._actors)), operations.fence()
+
+    def _admin(self) -> int:
+        if not self._admins or self._random.random() < 0.05:
+            return self._random.randrange(len(self._actors))
+        return self._random.choice(self._admins)
+
+    def _approved(self, operation: bytes) -> bytes:
+        """Often the same again, so that several admins come to approve one operation."""
+        if self._repeat is not None and self._random.random() < 0.5:
+            return self._repeat
+        self._repeat = operation
+        return operation
+
+    def _cancel(self, now_us: int) -> tuple[int, bytes]:
+        return self._admin(), self._approved(operations.cancel(self._some_auction(now_us).id, "against the rules"))
+
+    def _change(self, now_us: int) -> tuple[int, bytes]:
+        target, role = self._anybody(), self._random.choice(ROLES)
+        match self._random.randrange(5):
+            case 0 | 1:
+                operation = operations.grant(target, role)
+            case 2 | 3:
+                operation = operations.revoke(target, role)
+            case _:
+                operation = operations.freeze(target)
+        return self._admin(), self._approved(operation)
+
+    def _restore(self, now_us: int) -> tuple[int, bytes]:
+        """Undo freezes and revocations, so that a long history does not come to a stand."""
+        actor = self._random.choice(self._actors)
+        if self._random.random() < 0.5 or not actor.roles:
+            return self._admin(), self._approved(operations.unfreeze(actor.account))
+        return self._admin(), self._approved(operations.grant(actor.account, self._random.choice(actor.roles)))
+
+    def _register(self, now_us: int) -> tuple[int, bytes]:
+        self._registered += 1
+        handle = f"guest-{self._random.randint(1, self._registered)}"
+        public_key = fastpath.public_key(self._random.randbytes(32)).hex()
+        roles = self._random.sample(ROLES, self._random.randint(0, 2)) if self._random.random() < 0.5 else None
+        return self._admin(), self._approved(operations.register(handle, "Guest", public_key=public_key, roles=roles))

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from auction.cli.failure import ExitCode, usage
+from nodes import supervisor
 from nodes.config import ConfigError, NodeConfig
 from nodes.lifetime import die_with_parent
+
+PROCESSES = {
+    "replica": "Run the agreement process of a node alone.",
+    "executor": "Run the database process of a node alone.",
+    "gateway": "Run the HTTPS process of a node alone.",
+}
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The node's node.toml, as made by arremate testnet.")]
 
@@ -22,11 +31,22 @@ def register(app: typer.Typer) -> None:
     def run(config: ConfigOption) -> ExitCode:
         """Run replica, executor and gateway of one node; what ends is started again."""
         die_with_parent()
-        loaded = load_node(config)
-        from nodes import supervisor
-
-        supervisor.main(config, loaded)
+        supervisor.main(config.absolute(), load_node(config))
         return ExitCode.DONE
+
+    for name, what in PROCESSES.items():
+        single = typer.Typer(help=what, no_args_is_help=True)
+        app.add_typer(single, name=name)
+        _register_process(single, name, what)
+
+
+def _register_process(single: typer.Typer, name: str, what: str) -> None:
+    def run(config: ConfigOption) -> NoReturn:
+        load_node(config)
+        os.execv(sys.executable, [sys.executable, "-m", f"nodes.{name}", "--config", str(config.absolute())])  # noqa: S606
+
+    run.__doc__ = what
+    single.command("run", epilog=f"Example: arremate {name} run --config node0/node.toml")(run)
 
 
 def load_node(path: Path) -> NodeConfig:

@@ -8,16 +8,19 @@ streams). Colours obey NO_COLOR and are off when the output is not a terminal.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from auction.cli.failure import Failure
+
+PLAIN_WIDTH = 200
 
 
 class OutputFormat(StrEnum):
@@ -37,8 +40,8 @@ class Output:
     """Where a process prints. `silent` keeps answers to the caller (a script that prints its own lines)."""
 
     def __init__(self, *, silent: bool = False) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, width=_width(sys.stdout))
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True, width=_width(sys.stderr))
         self.silent = silent
         self.last: Answer | None = None
         """The newest answer, so that whoever silenced the output can show it after all."""
@@ -57,11 +60,17 @@ class Output:
             problem = {"code": failure.code, "detail": failure.detail, "hint": failure.hint, **failure.value}
             self.errors.out(json.dumps({"error": problem}, ensure_ascii=False, sort_keys=True))
             return
-        self.errors.print(f"[bold red]{escape(failure.code)}[/]: {escape(failure.detail)}")
+        if failure.detail:
+            self.errors.print(f"[bold red]{escape(failure.code)}[/]: {escape(failure.detail)}")
         for name, value in failure.value.items():
             self.errors.print(f"  {escape(name)}: {escape(str(value))}", style="dim")
         if failure.hint:
             self.errors.print(f"[bold]next[/]: {escape(failure.hint)}")
+
+
+def _width(stream: TextIO | None) -> int | None:
+    """The terminal's own width; without a terminal, wide enough that no key or path is folded."""
+    return None if stream is not None and stream.isatty() else PLAIN_WIDTH
 
 
 def record(title: str, fields: Mapping[str, object]) -> Table:

@@ -1,8 +1,7 @@
 """A child process with everything it starts: one process group, which dies with us and is waited for whole.
 
-Always: the child is told to end when its parent does (PR_SET_PDEATHSIG, set by the child itself and
-checked against the race with a parent that is already gone); orphans of a killed child come to us
-(PR_SET_CHILD_SUBREAPER), so waiting ends only when no process of the group is left. Linux only.
+Always: the child is told to end when its parent does (`nodes.lifetime`); once `adopt_orphans` was called,
+orphans of a killed child come to us, so waiting ends only when no process of the group is left.
 """
 
 from __future__ import annotations

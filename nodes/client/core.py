@@ -349,7 +349,9 @@ class ClientCore:
             case Busy():
                 operation = self._operations.get(answer.digest)
                 if operation is not None:
+                    ignored = dict(operation.tally.ignored)
                     operation.on_busy(replica, answer, now.monotonic_us)
+                    self._note_new(ignored, operation.tally.ignored)
                     self._after_operation(operation, now)
             case ReadShare():
                 found = self._reads.get(answer.nonce)
@@ -358,9 +360,9 @@ class ClientCore:
             case BlockAnswer():
                 block = self._blocks.get(answer.sequence)
                 if block is not None:
-                    known = dict(block[0].ignored)
+                    ignored = dict(block[0].ignored)
                     block[0].on_answer(replica, answer, self._checker)
-                    self._note_new(known, block[0].ignored)
+                    self._note_new(ignored, block[0].ignored)
                     self._after(block[0])
             case StatusAnswer():
                 for pending in [one for one in self._statuses.values() if one.replica == replica]:

@@ -195,8 +195,8 @@ class PendingOperation(Exchange):
             return
         if now_us >= self._resend_us:
             self._resend(outbox)
-            self._resend_us = now_us + self._interval_us
             self._interval_us = min(2 * self._interval_us, self._interval_max_us)
+            self._resend_us = now_us + self._interval_us
         if self._ask_us is not None and now_us >= self._ask_us:
             _, holders = self.tally.conclude(checker, with_record=not self.record)
             if holders:

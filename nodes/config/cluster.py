@@ -104,10 +104,6 @@ class Member:
     client_port: int
     https_port: int
 
-    @property
-    def ports(self) -> tuple[int, int, int, int]:
-        return (self.peer_port, self.bulk_port, self.client_port, self.https_port)
-
 
 _MEMBER_KEYS = ("identity_key", "consensus_key", "curve_key")
 _MEMBER_PORTS = ("peer_port", "bulk_port", "client_port", "https_port")

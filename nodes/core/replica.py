@@ -219,7 +219,7 @@ class Replica:
 
     def tick(self, now: Now) -> None:
         """Time has passed: at the latest at `Ready.deadline_us`."""
-        self._apply(self._window.accept_ready(now), now)
+        self._apply([*self._window.accept_ready(now), *self._window.vote_late(now)], now)
         if now.monotonic_us >= self._housekeeping_us:
             self._housekeeping_us = now.monotonic_us + HOUSEKEEPING_US
             self._pool.expire(now)

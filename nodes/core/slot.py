@@ -97,6 +97,9 @@ class Slot:
     checking_prepares: bool = False
     touched_us: int = 0
     """Monotonic time of the first message about this slot."""
+    age_us: int = 0
+    """How old the timestamp of `proposal` was when it was first named, where that withheld the vote."""
+    accepted_us: int = 0
     candidates: dict[ReplicaId, Candidate] | None = None
     refused: tuple[bytes, ...] = ()
     conflict_senders: tuple[ReplicaId, ...] = ()

@@ -57,6 +57,8 @@ class Window:
         """Every sequence above max(stable, base, committed) and up to this one has an accepted proposal."""
         self._uncommitted_certificates: list[SequenceNumber] = []
         """Durable certificates whose COMMIT has not been sent, ascending."""
+        self._unvoted: list[SequenceNumber] = []
+        """Accepted proposals that were too old to vote for."""
 
     # Slots ---------------------------------------------------------------------------------------
 
@@ -237,12 +239,41 @@ class Window:
         slot.candidates = None
         self._count_proposal(slot, proposal)
         effects: Effects = [Write(Accepted(proposal)), Proposed(batch.sequence, proposal.requests)]
-        first_named_us = slot.name(batch.digest, now.wall_us)
-        is_old = batch.timestamp_us < first_named_us - self._options.clock_past_us
-        if batch.kind is BatchKind.NULL or not is_old:
-            vote = Prepare(self._options.epoch, self.view, batch.sequence, batch.digest)
-            effects.append(Send(vote, durable=self._options.sync_prepare))
+        # Judged at the first arrival of anything that named it, so that a repetition is not "too old".
+        age_us = slot.name(batch.digest, now.wall_us) - batch.timestamp_us
+        if batch.kind is BatchKind.NULL or age_us <= self._options.clock_past_us:
+            effects.append(self._prepare(slot, proposal))
+        else:
+            slot.age_us, slot.accepted_us = age_us, now.monotonic_us
+            self._unvoted.append(slot.sequence)
         return [*effects, *self._try_prepare(slot), *self._decide_if_committed(slot, now)]
+
+    def _prepare(self, slot: Slot, proposal: PrePrepare) -> Send:
+        vote = Prepare(self._options.epoch, self.view, slot.sequence, proposal.batch.digest)
+        return Send(vote, durable=self._options.sync_prepare)
+
+    def vote_late(self, now: Now) -> Effects:
+        """Section 9.1: the tolerance for old timestamps grows with the time a slot is stuck, so that an
+        outage longer than it (all backups cut off, the primary restarted) cannot stop the system for ever."""
+        effects: Effects = []
+        waiting: list[SequenceNumber] = []
+        for sequence in self._unvoted:
+            slot = self._slots.get(sequence)
+            if slot is None or slot.proposal is None or sequence <= self._order.last_committed:
+                continue
+            if now.monotonic_us < self._tolerated_us(slot):
+                waiting.append(sequence)
+                continue
+            effects.append(self._prepare(slot, slot.proposal))
+        self._unvoted = waiting
+        return effects
+
+    def _tolerated_us(self, slot: Slot) -> int:
+        """Monotonic time from which the slot's age is within the tolerance, doubled every T_req."""
+        doublings = 0
+        while slot.age_us > self._options.clock_past_us << doublings:
+            doublings += 1
+        return slot.accepted_us + doublings * self._options.request_timeout_us
 
     # Prepare -------------------------------------------------------------------------------------
 
@@ -451,10 +482,13 @@ class Window:
         self.stable = stable
 
     def deadline_us(self) -> int | None:
-        """When a held proposal enters the time window."""
+        """When a held proposal enters the time window, or an old one the tolerance."""
+        deadlines = [self._tolerated_us(slot) for s in self._unvoted if (slot := self._slots.get(s)) is not None]
         slot = self._slots.get(SequenceNumber(self.frontier + 1))
         candidate = self._next_candidate(slot) if slot is not None else None
-        return candidate.hold_until_us if candidate is not None and candidate.hold_until_us else None
+        if candidate is not None and candidate.hold_until_us:
+            deadlines.append(candidate.hold_until_us)
+        return min(deadlines, default=None)
 
     def unsettled(self) -> Slot | None:
         """The lowest slot that is known of and not committed."""

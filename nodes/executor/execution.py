@@ -109,7 +109,9 @@ class Execution:
             rows.set((timer_id,), None)
             outcome = self._machine.fire(Timer(timer_id, due_us, row.payload), self._context(), self._rows)
             self._check(outcome)
-            self._add(Leaf(timer_digest(timer_id, due_us), outcome.status, outcome.result, (due_us, timer_id)), None)
+            self._add(
+                Leaf(timer_digest(timer_id, due_us), int(outcome.status), outcome.result, (due_us, timer_id)), None
+            )
 
     def apply(self) -> None:
         """Execute the requests of the batch, in order."""

@@ -142,8 +142,18 @@ class Executor:
         """Create or check the database and load what is kept in memory.
 
         DatabaseRefused: not this cluster's database, or in use. ExecutorStopped: its rows are not those of
-        its headers. Errors of the driver: the database cannot be reached.
+        its headers. DatabaseUnavailable: it cannot be reached; try again.
         """
+        try:
+            return self._open()
+        except self._database.bugs:
+            self._writer.close()
+            raise
+        except self._database.failures as error:
+            self._writer.close()
+            raise DatabaseUnavailable(f"the database cannot be opened: {error}") from error
+
+    def _open(self) -> Ready:
         self._schema = open_schema(self._database, self._writer, self._cluster, self._machine, self._cache_rows)
         self._archive = BlockArchive(self._database.dialect, self._domain)
         self._timers = TimerIndex(self._schema.rows[timers.name], self._writer)
@@ -245,7 +255,7 @@ class Executor:
             except self._database.bugs:
                 self._writer.close()
                 raise
-            except (self._database.error, OSError) as error:
+            except self._database.failures as error:
                 self._writer.close()
                 log.warning("block_rolled_back", sequence=message.sequence, attempt=attempt + 1, error=str(error))
                 reason = f"{type(error).__name__}: {error}"
@@ -363,13 +373,13 @@ class Executor:
 
     # Questions -----------------------------------------------------------------------------------
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], *, attempts_max: int = ATTEMPTS_MAX) -> list[Answer]:
         """Answer questions, all received by now, from one snapshot that is begun now.
 
-        DatabaseUnavailable when the database failed several times.
+        DatabaseUnavailable when the database failed `attempts_max` times.
         """
         reason = ""
-        for attempt in range(ATTEMPTS_MAX):
+        for attempt in range(attempts_max):
             if attempt:
                 self._pause(min(BACKOFF_FIRST_S * 2 ** (attempt - 1), BACKOFF_MAX_S))
             try:
@@ -382,10 +392,10 @@ class Executor:
                     self._reader.rollback()
             except self._database.bugs:
                 raise
-            except (self._database.error, OSError) as error:
+            except self._database.failures as error:
                 self._reader.close()
                 reason = f"{type(error).__name__}: {error}"
-        raise DatabaseUnavailable(f"a query failed {ATTEMPTS_MAX} times, last {reason}")
+        raise DatabaseUnavailable(f"a query failed {attempts_max} times, last {reason}")
 
     def query(self, question: Query) -> QueryAnswer:
         """One query, for callers that hold no queue."""

@@ -50,7 +50,7 @@ class Shape:
         self.key_of: Callable[[Any], Key] = getter if len(positions) > 1 else lambda row: (getter(row),)
         compared = {column.name for column in table.primary_key.columns}
         compared |= {column.name for index in table.indexes for column in index.columns}
-        self._columns = [
+        self._columns: list[tuple[str, Any, int, bool, bool]] = [
             (column.name, *_kind(column.type), bool(column.nullable), column.name in compared)
             for column in table.columns
         ]
@@ -59,7 +59,6 @@ class Shape:
 
     def encode(self, row: Any) -> bytes:
         """The canonical bytes of a row. InvalidRow when a value is not what the column holds."""
-        value: Any
         for value, (name, kind, limit, nullable, compared) in zip(row, self._columns, strict=True):
             if value is None:
                 if not nullable:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from sqlalchemy import MetaData, Table, and_, bindparam, create_engine, delete, event, inspect, or_, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 CONNECT_TIMEOUT_S = 10
@@ -72,6 +73,8 @@ class Database:
         driver: Any = self._engine.dialect.dbapi
         self.error: type[Exception] = driver.Error
         self.bugs: tuple[type[Exception], ...] = (driver.ProgrammingError, driver.DataError, driver.NotSupportedError)
+        self.failures: tuple[type[Exception], ...] = (driver.Error, DBAPIError, OSError)
+        """What a broken database raises, through the driver or through SQLAlchemy."""
         self._lock_file: int | None = None
 
     def _connect_arguments(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from nodes.receipt.error import ReceiptCode, ReceiptError
 from nodes.receipt.receipt import RECEIPT_BYTES_MAX, FiredTimer, Receipt, SignedOperation, Subject, VerifiedReceipt
-from nodes.receipt.self_test import Refusal, SelfTestFailedError, self_test
+from nodes.receipt.self_test import Refusal, SelfTestFailedError, self_test, verify_file
 
 __all__ = [
     "RECEIPT_BYTES_MAX",
@@ -16,4 +16,5 @@ __all__ = [
     "Subject",
     "VerifiedReceipt",
     "self_test",
+    "verify_file",
 ]

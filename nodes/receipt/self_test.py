@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from nodes import canonical
 from nodes.config import ClusterConfig
 from nodes.receipt.error import ReceiptError
-from nodes.receipt.receipt import Receipt, to_document
+from nodes.receipt.receipt import Receipt, VerifiedReceipt, to_document
 
 POSITIONS_MAX = 8192
 """Bytes altered of one file; of a longer one (large operation or result) evenly spaced ones."""
@@ -21,6 +21,8 @@ _BIT_FLIPS = (0x01, 0x20)
 """Another digit or letter; the other case."""
 
 Path = tuple[str | int, ...]
+Verifier = Callable[[bytes, ClusterConfig], object]
+"""Judges the bytes of a receipt file; raises ReceiptError to refuse them."""
 
 
 class SelfTestFailedError(Exception):
@@ -37,39 +39,50 @@ class Refusal:
     """Why the altered receipt was refused."""
 
 
-def self_test(receipt: Receipt, cluster: ClusterConfig) -> list[Refusal]:
-    """Alter everything, one thing at a time, and report the refusals.
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    cluster: ClusterConfig
+    verifier: Verifier
+
+    def refusal(self, what: str, altered: bytes) -> str:
+        try:
+            self.verifier(altered, self.cluster)
+        except ReceiptError as error:
+            return error.code.value
+        raise SelfTestFailedError(f"a receipt was accepted after a change of {what}")
+
+
+def verify_file(data: bytes, cluster: ClusterConfig) -> VerifiedReceipt:
+    """What the receipt in these bytes proves; ReceiptError when it proves nothing."""
+    return Receipt.from_json(data).verify(cluster)
+
+
+def self_test(receipt: Receipt, cluster: ClusterConfig, verifier: Verifier = verify_file) -> list[Refusal]:
+    """Alter everything, one thing at a time, and report the refusals of `verifier`.
 
     SelfTestFailedError when an altered receipt passes, ReceiptError when the receipt itself does not.
     """
-    receipt.verify(cluster)
+    verifier(receipt.to_json(), cluster)
+    trial = _Trial(cluster, verifier)
     rows = []
     for field, change, altered in _altered_documents(to_document(receipt), cluster):
-        rows.append(Refusal(field, change, _refusal(f"{field}, {change}", canonical.encode(altered), cluster)))
-    return rows + _altered_bytes(receipt.to_json(), cluster)
+        rows.append(Refusal(field, change, trial.refusal(f"{field}, {change}", canonical.encode(altered))))
+    return rows + _altered_bytes(receipt.to_json(), trial)
 
 
-def _altered_bytes(data: bytes, cluster: ClusterConfig) -> list[Refusal]:
+def _altered_bytes(data: bytes, trial: _Trial) -> list[Refusal]:
     step = -(-len(data) // POSITIONS_MAX)
     rows = []
     for flip in _BIT_FLIPS:
         codes: Counter[str] = Counter()
         for position in range(0, len(data), step):
             altered = data[:position] + bytes([data[position] ^ flip]) + data[position + 1 :]
-            codes[_refusal(f"byte {position} with {flip:#04x}", altered, cluster)] += 1
+            codes[trial.refusal(f"byte {position} with {flip:#04x}", altered)] += 1
         for code, count in sorted(codes.items()):
             rows.append(Refusal("file", f"{count} bytes, one at a time, with bit {flip:#04x} flipped", code))
-    rows.append(Refusal("file", "last byte removed", _refusal("last byte", data[:-1], cluster)))
-    rows.append(Refusal("file", "line feed added", _refusal("line feed", data + b"\n", cluster)))
+    rows.append(Refusal("file", "last byte removed", trial.refusal("last byte", data[:-1])))
+    rows.append(Refusal("file", "line feed added", trial.refusal("line feed", data + b"\n")))
     return rows
-
-
-def _refusal(what: str, altered: bytes, cluster: ClusterConfig) -> str:
-    try:
-        Receipt.from_json(altered).verify(cluster)
-    except ReceiptError as error:
-        return error.code.value
-    raise SelfTestFailedError(f"a receipt was accepted after a change of {what}")
 
 
 def _altered_documents(document: dict[str, Any], cluster: ClusterConfig) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -9,7 +9,7 @@ import fastpath
 from nodes.block import BlockHeader, result_leaf
 from nodes.core.types import ReplicaId
 from nodes.wire import signed
-from nodes.wire.client import Read, ReadShare, Reply, ReplyEntry
+from nodes.wire.client import ReadShare, Reply, ReplyEntry
 
 _LEAF = struct.Struct("<8s16s32s32sQ32sQ")
 _LENGTH = struct.Struct("<I")
@@ -19,11 +19,6 @@ _NOBODY = bytes(32)
 def read_digest(query: bytes, caller: bytes | None) -> bytes:
     """Identity of a query as asked by `caller` (public key; None: anonymous)."""
     return fastpath.tagged_hash(b"QUERY", _LENGTH.pack(len(query)), query, caller or _NOBODY)
-
-
-def digest_of(read: Read) -> bytes:
-    """`read_digest` of a Read message."""
-    return read_digest(read.query, read.caller)
 
 
 def share_leaf(

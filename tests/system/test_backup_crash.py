@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.conftest import Cluster, wait_until
+from tests.system.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.system
 

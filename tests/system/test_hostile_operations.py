@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 import pytest
+
 from nodes.keys import SigningKey
 from nodes.wire import build_request, parse_record
 from nodes.wire.requests import operation_of, signature_of
-
-from tests.system.conftest import Cluster
+from tests.system.cluster import Cluster
 
 pytestmark = pytest.mark.system
 
@@ -169,7 +169,9 @@ def test_stranger_is_refused_with_a_receipt(cluster: Cluster, recipient: str) ->
 def test_reused_sequence_with_another_operation_is_refused(cluster: Cluster, recipient: str) -> None:
     session = new_session()
     key = cluster.key("bob")
-    first = cluster.http.post(cluster.url(0, "/v1/operations"), json=posted(cluster, key, transfer(recipient), session=session))
+    first = cluster.http.post(
+        cluster.url(0, "/v1/operations"), json=posted(cluster, key, transfer(recipient), session=session)
+    )
     assert first.status_code == 201, first.text
     before = balances(cluster)
     other = posted(cluster, key, transfer(recipient, 2), session=session)

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import Table
+
 import fastpath
 from auction.accounts import account_id
 from auction.genesis import Founder, build
@@ -17,7 +19,6 @@ from auction.machine import AuctionMachine
 from auction.tables import metadata
 from nodes import canonical
 from nodes.machine import BlockContext, Change, Operation, Outcome, Timer, Value
-from sqlalchemy import Table
 
 START_US = 1_700_000_000_000_000
 SECOND = 1_000_000

@@ -121,7 +121,9 @@ class Model:
         return None
 
     def _admins(self) -> list[str]:
-        return [name for name, account in self.accounts.items() if "admin" in account["roles"] and not account["frozen"]]
+        return [
+            name for name, account in self.accounts.items() if "admin" in account["roles"] and not account["frozen"]
+        ]
 
     def _agreed(self, me: str, operation: dict[str, Any], now: int) -> bool:
         """k of m: has this been submitted by enough admins now? At most 16 proposals back are remembered."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from auction_harness import House, MemoryReader, Person
+from auction_model import Model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from auction import tables
 from auction.genesis import build
 from auction.state import AuctionState
-from auction_harness import MemoryReader, House, Person
-from auction_model import Model
 from bench.workload import Actor, Workload
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nodes import canonical
 
 PEOPLE = (
@@ -148,8 +149,20 @@ def test_histories_reach_what_they_are_for() -> None:
     refusals = "bid_too_low insufficient_funds own_auction auction_closed auction_cancelled auction_not_open has_bids"
     refusals += " unknown_auction unknown_account invalid_amount invalid_schedule account_frozen unauthorized not_owner"
     assert {"ok", "last_admin", "supply_limit", "self_transfer", "handle_taken", *refusals.split()} <= codes
-    assert set("opened bid price extended closed cancelled held released paid minted approved".split()) <= effects
-    assert set("registered granted revoked frozen unfrozen".split()) <= effects
+    assert {
+        "opened",
+        "bid",
+        "price",
+        "extended",
+        "closed",
+        "cancelled",
+        "held",
+        "released",
+        "paid",
+        "minted",
+        "approved",
+    } <= effects
+    assert {"registered", "granted", "revoked", "frozen", "unfrozen"} <= effects
     assert {("deadline", "sold"), ("deadline", "reserve_not_met"), ("deadline", "no_bids")} <= closings
     assert {("buy_now", "sold"), ("closed_by_owner", "sold"), ("cancelled", "cancelled")} <= closings
 

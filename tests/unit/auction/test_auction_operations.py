@@ -7,16 +7,17 @@ import sys
 import unicodedata
 from itertools import pairwise
 
-import fastpath
 import pytest
-from auction import operations
-from auction.operations import Bid, Fence, MalformedOperation, Open, Register, decode
-from auction.text import is_acceptable
-from auction.unicode_assigned import BOUNDARIES
 from auction_harness import House, Person
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
+
+import fastpath
+from auction import operations
+from auction.operations import Bid, Fence, MalformedOperation, Open, Register, decode
+from auction.text import is_acceptable
+from auction.unicode_assigned import BOUNDARIES
 from nodes import canonical
 
 ID = "0123456789abcdef" * 2
@@ -143,7 +144,9 @@ MALFORMED = {
     "not NFC": '{"type":"money.mint","to":"%s","amount":5,"memo":"e\u0301"}'.replace("%s", ID).encode(),
     "not NFC by escape": b'{"type":"money.mint","to":"%s","amount":5,"memo":"e\\u0301"}' % ID.encode(),
     "unassigned character": '{"type":"money.mint","to":"%s","amount":5,"memo":"\u0378"}'.replace("%s", ID).encode(),
-    "newer than Unicode 14": '{"type":"auction.cancel","auction":"%s","reason":"\U0001fae8"}'.replace("%s", ID).encode(),
+    "newer than Unicode 14": '{"type":"auction.cancel","auction":"%s","reason":"\U0001fae8"}'.replace(
+        "%s", ID
+    ).encode(),
     "noncharacter": '{"type":"money.mint","to":"%s","amount":5,"memo":"\ufffe"}'.replace("%s", ID).encode(),
     "long memo": b'{"type":"money.mint","to":"%s","amount":5,"memo":"%s"}' % (ID.encode(), b"m" * 201),
     "short handle": b'{"type":"account.register","handle":"ab","name":"x"}',
@@ -158,7 +161,8 @@ MALFORMED = {
     "key is no point": b'{"type":"account.register","handle":"ana","name":"x","public_key":"%s"}' % (b"ff" * 32),
     "key of small order": b'{"type":"account.register","handle":"ana","name":"x","public_key":"%s"}' % (b"00" * 32),
     "short key": b'{"type":"account.rotate_key","public_key":"%s","proof":"%s"}' % (b"0a" * 31, b"0a" * 64),
-    "new key of small order": b'{"type":"account.rotate_key","public_key":"%s","proof":"%s"}' % (b"00" * 32, b"0a" * 64),
+    "new key of small order": b'{"type":"account.rotate_key","public_key":"%s","proof":"%s"}'
+    % (b"00" * 32, b"0a" * 64),
     "short proof": b'{"type":"account.rotate_key","public_key":"%s","proof":"%s"}' % (KEY.encode(), b"0a" * 63),
     "too large": operations.fence()[:-1] + b" " * 65_536 + b"}",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from auction import rules
 from auction.codes import AuctionStatus
 from auction.rules import BidDecision, Refusal
@@ -47,11 +48,15 @@ def led(price: int, maximum: int, **changes: Any) -> Auction:
 
 
 def bid(
-    at: Auction, amount: int, maximum: int | None = None, *, bidder: bytes = BEA, available: int = 10**6, now: int = OPENS
+    at: Auction,
+    amount: int,
+    maximum: int | None = None,
+    *,
+    bidder: bytes = BEA,
+    available: int = 10**6,
+    now: int = OPENS,
 ) -> BidDecision | Refusal:
-    return rules.bid(
-        at, bidder=bidder, amount=amount, maximum=maximum or amount, available=available, now_us=now
-    )
+    return rules.bid(at, bidder=bidder, amount=amount, maximum=maximum or amount, available=available, now_us=now)
 
 
 def accepted(*arguments: Any, **options: Any) -> BidDecision:

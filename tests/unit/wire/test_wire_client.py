@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import fastpath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import fastpath
 from nodes.block import BlockHeader
 from nodes.core.messages import Attest
 from nodes.core.types import ReplicaId, SequenceNumber
@@ -115,10 +116,11 @@ ANSWERS: dict[str, st.SearchStrategy[ClientAnswer]] = {
     "StatusAnswer": st.builds(StatusAnswer, short),
     "BlockAnswer": st.integers(0, 10**6).flatmap(
         lambda sequence: st.one_of(
-            st.just(BlockAnswer(sequence)), st.builds(BlockAnswer, st.just(sequence), st.just(header_of(sequence).pack()), signatures)
+            st.just(BlockAnswer(sequence)),
+            st.builds(BlockAnswer, st.just(sequence), st.just(header_of(sequence).pack()), signatures),
         )
     ),
-}  # fmt: skip
+}
 SEAL = bytes(range(64))
 SIGNED_READ = WIRE.sign_read(Read(bytes(16), True, b"{}"), ALICE, 10**15)
 REQUEST_EXAMPLES: tuple[ClientRequest, ...] = (
@@ -131,7 +133,12 @@ REQUEST_EXAMPLES: tuple[ClientRequest, ...] = (
     SIGNED_READ,
 )
 ANSWER_EXAMPLES: tuple[ClientAnswer, ...] = (
-    reply(3, SEAL, (ReplyEntry(bytes(32), 0), ReplyEntry(bytes(32), 1, Outcome(9, b"{}", bytes(32), b"record"))), with_header=True),
+    reply(
+        3,
+        SEAL,
+        (ReplyEntry(bytes(32), 0), ReplyEntry(bytes(32), 1, Outcome(9, b"{}", bytes(32), b"record"))),
+        with_header=True,
+    ),
     reply(3, SEAL, (ReplyEntry(bytes(32), 0),), with_header=False),
     Busy(bytes(32), BusyReason.OVERLOADED, 50),
     Attest(0, SequenceNumber(7), bytes(32), bytes(32), SEAL),
@@ -139,7 +146,7 @@ ANSWER_EXAMPLES: tuple[ClientAnswer, ...] = (
     StatusAnswer(b"{}"),
     BlockAnswer(9, header_of(9).pack(), SEAL),
     BlockAnswer(9),
-)  # fmt: skip
+)
 
 
 def decode(message: ClientRequest | ClientAnswer, frame: bytes) -> list[ClientRequest] | list[ClientAnswer]:

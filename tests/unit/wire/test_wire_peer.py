@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import fastpath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import fastpath
 from nodes.block import BlockHeader
 from nodes.core.messages import (
     Attest,
@@ -58,7 +59,9 @@ REQUESTS = tuple(
 )
 
 
-def batch_of(requests: tuple[Request, ...], sequence: int, kind: BatchKind, proposer: int, time_us: int) -> OrderedBatch:
+def batch_of(
+    requests: tuple[Request, ...], sequence: int, kind: BatchKind, proposer: int, time_us: int
+) -> OrderedBatch:
     header, body, digest = fastpath.assemble_batch(
         kind,
         proposer,
@@ -156,7 +159,8 @@ def new_views(draw: st.DrawFn) -> NewView:
 def consecutive(draw: st.DrawFn) -> tuple[OrderedBatch, ...]:
     first = draw(st.integers(1, 1000))
     return tuple(
-        batch_of(draw(request_lists), first + offset, BatchKind.NORMAL, 1, 7) for offset in range(draw(st.integers(1, 3)))
+        batch_of(draw(request_lists), first + offset, BatchKind.NORMAL, 1, 7)
+        for offset in range(draw(st.integers(1, 3)))
     )
 
 
@@ -188,6 +192,7 @@ MESSAGES: dict[str, st.SearchStrategy[PeerMessage]] = {
     "FetchAttest": st.builds(FetchAttest, st.just(0), sequences),
     "FetchBody": st.builds(FetchBody, st.just(0), sequences, hashes),
     "FetchedBlocks": st.builds(FetchedBlocks, st.just(0), consecutive()),
+    "AttestCertificate": attest_certificates,
     "FetchedBody": st.builds(FetchedBody, st.just(0), ordered),
     "Forward": st.builds(
         Forward, st.just(0), st.booleans(), st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4).map(tuple)
@@ -250,6 +255,7 @@ EXAMPLES: tuple[PeerMessage, ...] = (
     FetchBody(0, SequenceNumber(3), fill("d")),
     FetchedBlocks(0, BLOCKS),
     FetchedBody(0, BLOCKS[0]),
+    BASE,
     Forward(0, True, REQUESTS),
     Wish(0, View(3), SequenceNumber(9), 2, SEAL),
     CHANGE,
@@ -272,6 +278,13 @@ RECORD_EXAMPLES: tuple[Record, ...] = (
 
 def name(value: object) -> str:
     return type(value).__name__
+
+
+def test_every_type_of_message_and_record_is_tried() -> None:
+    assert {type(message) for message in EXAMPLES} == set(PeerMessage.__args__)
+    assert set(MESSAGES) == {kind.__name__ for kind in PeerMessage.__args__}
+    assert {type(record) for record in RECORD_EXAMPLES} == set(Record.__args__)
+    assert set(RECORDS) - {"Accepted unsigned"} == {kind.__name__ for kind in Record.__args__}
 
 
 @pytest.mark.parametrize("kind", MESSAGES)
@@ -398,7 +411,7 @@ def test_frame_over_its_limit_is_refused_before_it_is_read() -> None:
 
 
 def test_message_that_names_another_sender_is_refused() -> None:
-    for message in (CHANGE, EXAMPLES[15], EXAMPLES[16]):
+    for message in (CHANGE, EXAMPLES[16], EXAMPLES[17]):
         assert refusal(WIRE.encode(message), sender=1) is WireCode.WRONG_SENDER
 
 
@@ -449,6 +462,18 @@ def test_fetched_blocks_must_be_consecutive_and_bodies_alone() -> None:
     assert refusal(WIRE.encode(apart)) is WireCode.MALFORMED
     two = WIRE.encode(FetchedBlocks(0, BLOCKS))
     assert refusal(fastpath.pack_message(MessageType.FETCHED, 0, b"\x02" + two[17:])) is WireCode.MALFORMED
+
+
+def test_sequence_number_zero_and_numbers_beyond_2_53_are_refused() -> None:
+    for number in (0, 2**53):
+        payload = bytes(8) + number.to_bytes(8, "little") + bytes(96)
+        assert refusal(fastpath.pack_message(MessageType.PREPARE, 0, payload)) is WireCode.MALFORMED
+
+
+def test_forward_of_fewer_requests_than_it_says_is_refused() -> None:
+    frame = bytearray(WIRE.encode(Forward(0, False, REQUESTS[:1])))
+    frame[17] = 2
+    assert refusal(bytes(frame)) is WireCode.MALFORMED
 
 
 def test_signers_must_be_distinct_members_in_order() -> None:
@@ -516,7 +541,20 @@ def test_log_record_of_unknown_type_or_another_epoch_is_refused() -> None:
         replace(PROPOSAL, body=b""),
         replace(PROPOSAL, epoch=1),
         Prepare(0, View(1), SequenceNumber(7), fill("d")),
-        Status(0, View(0), Mode.NORMAL, View(0), *[SequenceNumber(0)] * 3, bytes(32), (SlotStatus(True, True, True),) * 65, 0, 0, 0, False, 0),
+        Status(
+            0,
+            View(0),
+            Mode.NORMAL,
+            View(0),
+            *[SequenceNumber(0)] * 3,
+            bytes(32),
+            (SlotStatus(True, True, True),) * 65,
+            0,
+            0,
+            0,
+            False,
+            0,
+        ),
         FetchedBlocks(0, ()),
         Forward(0, False, ()),
         Forward(0, False, REQUESTS * 257),
@@ -529,7 +567,7 @@ def test_log_record_of_unknown_type_or_another_epoch_is_refused() -> None:
         Evidence(1, bytes(WIRE.domain.answer_bytes_max + 1)),
     ],
     ids=lambda message: type(message).__name__,
-)  # fmt: skip
+)
 def test_message_that_no_peer_would_accept_is_not_sent(message: PeerMessage) -> None:
     with pytest.raises(ValueError):
         WIRE.encode(message)

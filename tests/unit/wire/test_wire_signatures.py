@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-import fastpath
 import pytest
+
+import fastpath
 from nodes.block import BlockHeader
 from nodes.core.messages import (
     Attest,
@@ -30,9 +31,7 @@ CLUSTER = cluster()
 WIRE = Wire(CLUSTER)
 KEYS = tuple(signing_key(f"consensus {replica}") for replica in range(4))
 HEADER, BODY, DIGEST = fastpath.assemble_batch(0, 1, CLUSTER.cluster_id, 0, 7, 99, [], [])
-BATCH = Batch(
-    BatchKind.NORMAL, ReplicaId(1), 0, 0, 0, SequenceNumber(7), 99, fastpath.merkle_root([]), DIGEST, HEADER
-)
+BATCH = Batch(BatchKind.NORMAL, ReplicaId(1), 0, 0, 0, SequenceNumber(7), 99, fastpath.merkle_root([]), DIGEST, HEADER)
 FILL = bytes([3]) * 32
 BLOCK = BlockHeader(CLUSTER.cluster_id, 0, 5, FILL, FILL, FILL, 5, 1, FILL, FILL, 0, FILL, FILL)
 SEAL = bytes(64)
@@ -81,9 +80,14 @@ def test_signed_bytes_differ_between_kinds_and_begin_with_their_prefix() -> None
 
 def test_vote_bytes_have_the_documented_layout() -> None:
     assert WIRE.signed_bytes(MESSAGES[2]) == (
-        b"OAPBFT1\0\x12" + bytes(7) + CLUSTER.cluster_id + bytes(8)
-        + (1).to_bytes(8, "little") + (7).to_bytes(8, "little") + DIGEST
-    )  # fmt: skip
+        b"OAPBFT1\0\x12"
+        + bytes(7)
+        + CLUSTER.cluster_id
+        + bytes(8)
+        + (1).to_bytes(8, "little")
+        + (7).to_bytes(8, "little")
+        + DIGEST
+    )
 
 
 @pytest.mark.parametrize(

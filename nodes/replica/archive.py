@@ -1,0 +1,63 @@
+"""Serving ordered batches to peers that catch up, from the executor's archive, at a bounded rate.
+
+A request that finds no room is dropped: the peer asks again, and asks others too. The bytes go out as
+they are stored; the receiver checks them against an order hash that it trusts already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nodes.core.messages import FetchedBlocks, OrderedBatch
+from nodes.core.ready import Serve
+from nodes.core.types import ReplicaId
+from nodes.executor.protocol import Archive, FetchArchive
+from nodes.replica.admission import TokenBucket
+from nodes.replica.executor_port import Questions
+from nodes.wire import Wire, WireError
+from nodes.wire.parts import read_batch
+
+BYTES_PER_S = 20 * 1024 * 1024
+BURST_BYTES = 8 * 1024 * 1024
+CONCURRENT_MAX = 2
+_KIB = 1024
+
+
+class ArchiveService:
+    def __init__(self, wire: Wire, questions: Questions, send: Callable[[ReplicaId, bytes], None]) -> None:
+        """`send(peer, encoded message)`."""
+        self._wire = wire
+        self._questions = questions
+        self._send = send
+        self._bucket = TokenBucket(BYTES_PER_S // _KIB, BURST_BYTES // _KIB, 0)
+        self._in_progress = 0
+        self.served_blocks = 0
+        self.dropped_requests = 0
+
+    def serve(self, serve: Serve, now_us: int) -> None:
+        if self._in_progress >= CONCURRENT_MAX or not self._bucket.take(now_us):
+            self.dropped_requests += 1
+            return
+        first, last = serve.request.first, serve.request.last
+
+        def answered(answer: object) -> None:
+            self._in_progress -= 1
+            if isinstance(answer, Archive) and answer.blocks:
+                self._reply(serve.to, answer)
+
+        if self._questions.ask(lambda token: FetchArchive(token, first, last), answered, now_us):
+            self._in_progress += 1
+        else:
+            self.dropped_requests += 1
+
+    def _reply(self, to: ReplicaId, archive: Archive) -> None:
+        size = sum(len(body) for _, body in archive.blocks)
+        self._bucket.spend(size // _KIB)
+        try:
+            blocks = tuple(
+                OrderedBatch(read_batch(self._wire.domain, header), (), body) for header, body in archive.blocks
+            )
+        except (WireError, ValueError) as error:
+            raise RuntimeError(f"the executor's archive holds a broken batch: {error}") from error
+        self._send(to, self._wire.encode(FetchedBlocks(self._wire.domain.epoch, blocks)))
+        self.served_blocks += len(blocks)

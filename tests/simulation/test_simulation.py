@@ -1,0 +1,137 @@
+"""The simulator in every test run: safety under faults, progress after healing, equal traces.
+
+docs/protocol.md section 23; `run.py` runs any number of further seeds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nodes.core.order import Order
+from nodes.core.quorum import Thresholds
+from nodes.core.window import Window
+from simulated_disk import Database
+from simulator import Simulator, Violation, run_seed, with_options
+
+HERE = Path(__file__).parent
+FAILED_ONCE = [
+    int(line.split()[0]) for line in (HERE / "failed_seeds.txt").read_text().splitlines() if not line.startswith("#")
+]
+SEEDS = 120
+CHUNK = 10
+
+
+@pytest.mark.parametrize("first", range(1000, 1000 + SEEDS, CHUNK))
+def test_schedules_keep_every_invariant_and_finish(first: int) -> None:
+    """Sections 6, 10, 11, 15: agreement, no gaps, one vote, valid certificates, everything executed after healing."""
+    for seed in range(first, first + CHUNK):
+        outcome = run_seed(seed)
+        assert outcome.blocks > 0
+        assert outcome.duplicates == 0
+
+
+@pytest.mark.parametrize("seed", FAILED_ONCE)
+def test_schedules_that_failed_once_hold(seed: int) -> None:
+    assert run_seed(seed).blocks > 0
+
+
+@pytest.mark.parametrize("pipeline", range(1, 9))
+def test_every_pipeline_depth_makes_progress(pipeline: int) -> None:
+    """Section 0: W = 1 to 8."""
+    outcome = with_options(77, pipeline=pipeline, n=4, dead=(), requests=40, crashes=2).run()
+    assert outcome.swarm.pipeline == pipeline
+    assert outcome.blocks > 0
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 6, 7, 10, 13])
+def test_every_cluster_size_makes_progress(n: int) -> None:
+    """Section 1: with f backups that never start, the others go on."""
+    f = (n - 1) // 3
+    dead = tuple(range(n - f, n))
+    outcome = with_options(5, n=n, dead=dead, slow_executor=None, requests=12, faults_us=300_000, crashes=1).run()
+    assert outcome.blocks > 0
+
+
+def _traces(fastpath: str, hash_seed: str) -> list[str]:
+    environment = {**os.environ, "ARREMATE_FASTPATH": fastpath, "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, str(HERE / "run.py"), "--seeds", "4", "--from", "200", "--trace"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout.splitlines()[:4]
+
+
+def test_traces_are_equal_over_runs_hash_seeds_and_builds() -> None:
+    """Invariant I2: same inputs, same outputs."""
+    first = _traces("compiled", "1")
+    assert len(set(first)) == 4
+    assert first == _traces("compiled", "2")
+    assert first == _traces("python", "3")
+    assert [line.split()[1] for line in first] == [run_seed(seed).trace for seed in range(200, 204)]
+
+
+# Controls: the harness must see what is wrong ----------------------------------------------------
+
+
+def _expect_violation(text: str, seeds: range = range(300, 330)) -> None:
+    for seed in seeds:
+        try:
+            with_options(seed, n=4, dead=(), requests=20).run(limit_us=10_000_000)
+        except Violation as violation:
+            assert text in str(violation)  # noqa: PT017
+            return
+    pytest.fail("the fault was not noticed")
+
+
+def test_simulator_notices_a_state_that_differs() -> None:
+    simulator = with_options(1, n=4, dead=(), crashes=0)
+    simulator.nodes[2].database = Database(bytes(32))
+    with pytest.raises(Violation, match="another state after 1"):
+        simulator.run()
+
+
+def test_simulator_notices_a_quorum_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Thresholds.__post_init__
+
+    def two_of_four(self: Thresholds) -> None:
+        honest(self)
+        object.__setattr__(self, "q", 2)
+
+    simulator = with_options(1, n=4, dead=())
+    thresholds = simulator.cluster.thresholds
+    monkeypatch.setattr(Thresholds, "__post_init__", two_of_four)
+    monkeypatch.setattr(type(simulator.cluster), "thresholds", thresholds)
+    with pytest.raises(Violation, match="is not valid"):
+        simulator.run()
+
+
+def test_simulator_notices_a_commit_before_its_certificate_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    certify = Window._certify
+
+    def hasty(self: Window, *arguments: object) -> object:
+        effects = certify(self, *arguments)  # type: ignore[arg-type]
+        return effects + self.on_prepared_durable(effects[0].record.certificate)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(Window, "_certify", hasty)
+    _expect_violation("too early")
+
+
+def test_simulator_notices_a_primary_that_forgets_its_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Window, "recover_accepted", lambda self, proposal: None)
+    monkeypatch.setattr(Window, "recover_prepared", lambda self, certificate: None)
+    monkeypatch.setattr("nodes.core.recovery._decide", lambda *arguments: None)
+    monkeypatch.setattr("nodes.core.recovery._stabilise", lambda *arguments: None)
+    monkeypatch.setattr(Order, "executed_through", lambda self, sequence: [])
+    for seed in range(300, 330):
+        try:
+            with_options(seed, n=4, dead=(), requests=20, crashes=8).run(limit_us=10_000_000)
+        except (Violation, ValueError, AssertionError) as error:
+            assert "two proposals" in str(error) or error  # noqa: PT017
+            return
+    pytest.fail("the fault was not noticed")
+
+
+def test_simulator_is_reproducible_within_a_process() -> None:
+    assert Simulator(42).run() == Simulator(42).run()
