@@ -6,13 +6,14 @@ Every list has a limit and a cursor of fixed shape. Deliberately elsewhere: what
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from auction import codes
+from auction.effects import canonical
 from auction.operations import INTEGER_MAX, Id
 
 QUERY_BYTES_MAX = 16_384
@@ -157,3 +158,74 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(number: str) -> NoReturn:
     raise QueryError(codes.MALFORMED_QUERY)
+
+
+# Encoders for clients: canonical bytes of a query. ValueError for what would be malformed.
+
+
+def _checked(name: str, /, **fields: Any) -> bytes:
+    query = canonical({"query": name, **{field: value for field, value in fields.items() if value is not None}})
+    try:
+        parse(query)
+    except QueryError as error:
+        raise ValueError(f"{error.code}: {query.decode()}") from error
+    return query
+
+
+def get_auction(auction: str) -> bytes:
+    return _checked("auction", auction=auction)
+
+
+def list_auctions(
+    *,
+    state: StateName | None = None,
+    owner: str | None = None,
+    after: Sequence[int] | None = None,
+    limit: int | None = None,
+    order: Order | None = None,
+) -> bytes:
+    """Newest first; `after` is the "next" of the page before."""
+    return _checked("auctions", state=state, owner=owner, after=after, limit=limit, order=order)
+
+
+def list_bids(auction: str, *, after: Sequence[int] | None = None, limit: int | None = None) -> bytes:
+    return _checked("bids", auction=auction, after=after, limit=limit)
+
+
+def get_winner(auction: str) -> bytes:
+    """The winning bid of a closed auction, with the digest of what closed it."""
+    return _checked("winner", auction=auction)
+
+
+def get_account(account: str) -> bytes:
+    """The public part of an account, by id or handle."""
+    return _checked("account", account=account)
+
+
+def list_account_bids(account: str, *, after: Sequence[int] | None = None, limit: int | None = None) -> bytes:
+    return _checked("account_bids", account=account, after=after, limit=limit)
+
+
+def get_balance(account: str | None = None) -> bytes:
+    """One's own balance, or another's for an auditor; to be signed."""
+    return _checked("balance", account=account)
+
+
+def list_ledger(
+    account: str | None = None,
+    *,
+    after: Sequence[int] | None = None,
+    limit: int | None = None,
+    order: Order | None = None,
+) -> bytes:
+    """One's own ledger, or another's for an auditor; to be signed."""
+    return _checked("ledger", account=account, after=after, limit=limit, order=order)
+
+
+def get_supply() -> bytes:
+    return _checked("supply")
+
+
+def list_events(auction: str | None = None, *, after: Sequence[int] | None = None, limit: int | None = None) -> bytes:
+    """Public events, oldest first; `after` is the (sequence, index, effect) of the last one seen."""
+    return _checked("events", auction=auction, after=after, limit=limit)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntFlag
+from enum import IntEnum
 
 
-class Role(IntFlag):
-    """What an account may do; interface.md 1. The values are replicated state and never change."""
+class Role(IntEnum):
+    """What an account may do; interface.md 1. The values are bits, replicated state, and never change."""
 
     ADMIN = 1
     ISSUER = 2
@@ -16,7 +16,7 @@ class Role(IntFlag):
     GATEWAY = 16
 
 
-BY_NAME: dict[str, Role] = {role.name.lower(): role for role in Role if role.name is not None}
+BY_NAME: dict[str, Role] = {role.name.lower(): role for role in Role}
 NAMES: tuple[str, ...] = tuple(BY_NAME)
 
 

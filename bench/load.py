@@ -4,13 +4,14 @@ Latency runs from the *intended* send time to the verified receipt, so a stalled
 omission). The driver shares the machine with the cluster; the signature bound V is measured in the same run,
 so that figures of different hosts can be compared: V = cores / (n * t), t the time of one verification.
 
-    python -m bench.load --endpoints FILE [--rate R] [--duration S] [--clients N] [--workload bids|transfers]
+    python -m bench.load --endpoints FILE [--rate R] [--duration S] [--clients N] [--workload bids|transfers|counter]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import platform
 import statistics
@@ -26,7 +27,7 @@ from hdrh.histogram import HdrHistogram
 import fastpath
 from auction.cli.endpoints import Endpoints
 from auction.codes import code_name
-from bench.offered_operations import Bids, Staff, Transfers, Workload
+from bench.offered_operations import Bids, Counts, Staff, Transfers, Workload
 from nodes.client.aio import Client
 from nodes.client.errors import ClientError, Refused
 from nodes.config import ClusterConfig
@@ -110,17 +111,18 @@ async def _run(plan: Plan, cluster: ClusterConfig, keys: dict[str, SigningKey]) 
     def connect(key: SigningKey) -> Client:
         return Client.connect(cluster, key, code_name=code_name)
 
-    async with Staff(connect, keys) as staff:
-        kind = Bids if plan.workload == Bids.name else Transfers
-        workload: Workload = kind(staff, plan.clients, plan.seed)
+    async with contextlib.AsyncExitStack() as stack:
+        workload: Workload
+        if plan.workload == Counts.name:
+            workload = Counts(plan.clients)
+        else:
+            staff = await stack.enter_async_context(Staff(connect, keys))
+            kind = Bids if plan.workload == Bids.name else Transfers
+            workload = kind(staff, plan.clients, plan.seed)
         clients = [connect(key) for key in await workload.prepare()]
         for client in clients:
-            await client.open()
-        try:
-            return await _offer(plan, clients, workload)
-        finally:
-            for client in clients:
-                await client.close()
+            await stack.enter_async_context(client)
+        return await _offer(plan, clients, workload)
 
 
 async def _offer(plan: Plan, clients: list[Client], workload: Workload) -> Tally:
@@ -242,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--duration", type=float, default=15.0, help="seconds that count")
     parser.add_argument("--warm-up", type=float, default=3.0, help="seconds before them")
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--workload", choices=("bids", "transfers"), default="bids")
+    parser.add_argument("--workload", choices=("bids", "transfers", "counter"), default="bids")
     parser.add_argument("--seed", type=int, default=1)
     return parser
 

@@ -1,4 +1,4 @@
-"""What the load drivers offer: a workload prepares its accounts and auctions, then gives one operation after the other.
+"""What the load driver offers: prepare accounts and auctions, then give one operation after the other.
 
 Always: the sequence of operations depends on the seed alone. Every operation is one that the rules can
 accept; under concurrency some bids arrive too late and are refused, which costs the cluster the same.
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from auction import operations
 from auction.accounts import account_id
 from nodes.client.aio import Client
+from nodes.demo import counter
 from nodes.keys import SigningKey
 
 MONEY = 10**12
@@ -68,6 +69,21 @@ class Staff:
         )
         await self.submit("issuer", [operations.mint(account_id(key.public_key).hex(), MONEY) for key in keys])
         return keys
+
+
+class Counts:
+    """Additions to the replicated counter: what is left of a load when the application costs nothing."""
+
+    name = "counter"
+
+    def __init__(self, clients: int) -> None:
+        self._clients = clients
+
+    async def prepare(self) -> Sequence[SigningKey]:
+        return [SigningKey.generate() for _ in range(self._clients)]
+
+    def operation(self, client: int) -> bytes:
+        return counter.add(1)
 
 
 class Transfers:

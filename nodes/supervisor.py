@@ -103,10 +103,11 @@ class Child:
         for line in process.stdout:
             self._output.acquire()
             try:
-                if self._output.stream is None or self._output.stream.tell() + len(line) > LOG_BYTES_MAX:
+                if self._output.stream is not None and self._output.stream.tell() + len(line) > LOG_BYTES_MAX:
                     self._output.doRollover()
+                assert self._output.stream is not None
                 self._output.stream.write(line.decode("utf-8", "replace"))
-                self._output.stream.flush()
+                self._output.flush()
             finally:
                 self._output.release()
 

@@ -64,14 +64,17 @@ class MariaDbServer:
         return rows
 
     @contextmanager
-    def settings(self, values: Mapping[str, str]) -> Iterator[None]:
+    def settings(self, values: Mapping[str, object]) -> Iterator[None]:
         """Global settings for new connections, put back afterwards."""
         before = {name: self.run(f"SELECT @@GLOBAL.{name}")[0][0] for name in values}
-        self.run(*(f"SET GLOBAL {name} = '{value}'" for name, value in values.items()))
         try:
+            self._set(values)
             yield
         finally:
-            self.run(*(f"SET GLOBAL {name} = '{value}'" for name, value in before.items()))
+            self._set(before)
+
+    def _set(self, values: Mapping[str, object]) -> None:
+        self.run(*(f"SET GLOBAL {name} = {value if isinstance(value, int) else repr(value)}" for name, value in values.items()))
 
     def stop(self) -> None:
         """End the server by its own id."""

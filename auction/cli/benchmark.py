@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,6 +17,16 @@ from auction.cli.command import EndpointsOption
 from auction.cli.demo import Wishes, running_cluster
 from auction.cli.failure import ExitCode, Failure
 from auction.cli.session import Session
+from nodes.testnet import Application
+
+COUNTER = Application("counter", "nodes.demo.counter:CounterMachine", 1, {})
+
+
+class WorkloadName(StrEnum):
+    BIDS = "bids"
+    TRANSFERS = "transfers"
+    COUNTER = "counter"
+    """Of a cluster that replicates nodes.demo.counter and nothing else."""
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +37,7 @@ def register(app: typer.Typer) -> None:
         duration: Annotated[float, typer.Option(min=1, max=3_600, help="Seconds of load.")] = 15.0,
         warm_up: Annotated[float, typer.Option(min=0, max=600, help="Seconds before it, not counted.")] = 3.0,
         clients: Annotated[int, typer.Option(min=1, max=64, help="Connections, each with accounts of its own.")] = 4,
-        workload: Annotated[str, typer.Option(help="bids or transfers.")] = "bids",
+        workload: Annotated[WorkloadName, typer.Option(help="What is offered.")] = WorkloadName.BIDS,
         endpoints: EndpointsOption = None,
         database: Annotated[str | None, typer.Option(help="Server URL for the scratch cluster.")] = None,
     ) -> ExitCode:
@@ -34,7 +45,7 @@ def register(app: typer.Typer) -> None:
         session: Session = context.obj
         with contextlib.ExitStack() as stack:
             if endpoints is None:
-                wishes = Wishes(database=database)
+                wishes = Wishes(database=database, application=COUNTER if workload is WorkloadName.COUNTER else None)
                 stack.enter_context(running_cluster(session, wishes))
             path = session.endpoints(endpoints).path
             _drive(
@@ -44,7 +55,7 @@ def register(app: typer.Typer) -> None:
                     f"--duration={duration}",
                     f"--warm-up={warm_up}",
                     f"--clients={clients}",
-                    f"--workload={workload}",
+                    f"--workload={workload.value}",
                 ]
             )
         return ExitCode.DONE

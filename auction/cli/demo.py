@@ -29,8 +29,8 @@ from auction.cli.scratch_database import ScratchDatabases
 from auction.cli.script import Line, parse_script
 from auction.cli.script_runner import ScriptRunner
 from auction.cli.session import Session
-from auction.cli.testnet import make_auction_testnet
-from nodes.testnet import NodePlan, Testnet
+from auction.cli.testnet import make_auction_testnet, make_testnet
+from nodes.testnet import Application, NodePlan, Testnet
 
 HOST = "127.0.0.1"
 TERMINATED = 143
@@ -45,6 +45,8 @@ class Wishes:
     database: str | None = None
     keep: Path | None = None
     endpoints_file: Path | None = None
+    application: Application | None = None
+    """Instead of the auction."""
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +125,11 @@ def running_cluster(session: Session, wishes: Wishes) -> Iterator[ClusterProcess
         databases = None
         if wishes.database is not None:
             databases = stack.enter_context(ScratchDatabases(wishes.database, wishes.nodes))
-        testnet = make_auction_testnet(folder, _plans(wishes.nodes, databases), sample.make_keys())
+        plans = _plans(wishes.nodes, databases)
+        if wishes.application is None:
+            testnet = make_auction_testnet(folder, plans, sample.make_keys())
+        else:
+            testnet = make_testnet(folder, plans, wishes.application, {})
         session.endpoints_path = testnet.folder / "endpoints.json"
         cluster = stack.enter_context(ClusterProcess(testnet))
         stack.callback(session.forget_connections)

@@ -31,8 +31,6 @@ from nodes.receipt import Receipt, ReceiptError
 T = TypeVar("T")
 RETRY_PAUSE_S = 0.2
 CONNECT_TIMEOUT_S = 3.0
-NEVER_ORDERED = frozenset({"malformed", "bad_signature", "too_large", "expired", "not_found", "malformed_query"})
-"""Answers that every node would give: asking another is of no use."""
 
 
 class HttpsConnection:
@@ -126,10 +124,14 @@ class HttpsConnection:
         self._http.close()
 
     def _at_some_node(self, ask: Callable[[NodeEndpoint, float], T], timeout_s: float) -> T:
-        """Ask one node after the other until one answers well; the last failure when none did in time."""
+        """Ask one node after the other until one answers well; the last failure when none did in time.
+
+        A refusal without a receipt is one gateway's word: it counts only when every node says so.
+        """
         deadline = time.monotonic() + timeout_s
         failure = unreachable("no node was asked")
         while True:
+            refusals = 0
             for node in self._nodes:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
@@ -140,8 +142,9 @@ class HttpsConnection:
                     failure = unreachable(f"{node.https}: {error or type(error).__name__}")
                 except Failure as answered:
                     failure = answered
-                    if answered.code in NEVER_ORDERED or answered.exit_code is ExitCode.USAGE:
-                        raise
+                    refusals += answered.exit_code is ExitCode.REFUSED
+            if refusals == len(self._nodes):
+                raise failure
             time.sleep(min(RETRY_PAUSE_S, max(0.0, deadline - time.monotonic())))
 
     def _receipt_in(self, node: NodeEndpoint, answer: httpx.Response, digest: bytes) -> Receipt:
@@ -200,11 +203,7 @@ def _problem(node: NodeEndpoint, answer: httpx.Response, document: dict[str, Any
     """A problem+json without a receipt: nothing was ordered, or nobody knows."""
     code = str(document.get("code", f"http_{answer.status_code}"))
     detail = f"{node.https}: {document.get('detail') or document.get('title') or answer.reason_phrase}"
-    if answer.status_code in (
-        httpx.codes.TOO_MANY_REQUESTS,
-        httpx.codes.SERVICE_UNAVAILABLE,
-        httpx.codes.GATEWAY_TIMEOUT,
-    ):
+    if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
         return Failure(ExitCode.NO_QUORUM, code, detail, hint=_retry_hint(answer))
     return Failure(ExitCode.REFUSED, code, detail)
 

@@ -168,9 +168,15 @@ class Client:
         receipt: Receipt = await self._call(ticket)
         return receipt
 
-    async def submit_signed(self, record: bytes, *, timeout_ms: int | None = None) -> Receipt:
-        """Order a record that is signed already; the same bytes always give the same outcome."""
-        receipt: Receipt = await self._call(self.core.submit_signed(record, now(), timeout_ms=timeout_ms))
+    async def submit_signed(
+        self, record: bytes, *, timeout_ms: int | None = None, verified: bool = False
+    ) -> Receipt:
+        """Order a record that is signed already; the same bytes always give the same outcome.
+
+        `verified`: the caller has verified its signature, so it is not done again.
+        """
+        ticket = self.core.submit_signed(record, now(), timeout_ms=timeout_ms, verified=verified)
+        receipt: Receipt = await self._call(ticket)
         return receipt
 
     async def receipt(self, digest: bytes, *, timeout_ms: int | None = None) -> Receipt:

@@ -20,6 +20,7 @@ from nodes.executor.protocol import Archive, BlockFound, Entry, FetchArchive, Fi
 from nodes.executor.store import Connection, Statements
 from nodes.executor.tables import Result, blocks, bodies, receipts, results
 from nodes.wire import Domain
+from nodes.wire.format import NUMBER_MAX
 from nodes.wire.parts import read_ordered
 
 ARCHIVE_BLOCKS_MAX = 64
@@ -143,7 +144,7 @@ class BlockArchive:
             connection.many(self._made[receipts].upsert, places)
 
     def block(self, connection: Connection, sequence: int) -> ArchivedBlock | None:
-        rows = connection.rows(self._made[blocks].select(1), (sequence,))
+        rows = connection.rows(self._made[blocks].select(1), (sequence,)) if sequence <= NUMBER_MAX else []
         if not rows:
             return None
         _, header, batch_header, outcomes = rows[0]
@@ -169,7 +170,8 @@ class BlockArchive:
         """Consecutive ordered batches from `first` on, within the bounds of one answer."""
         found: list[tuple[bytes, bytes]] = []
         size = 0
-        for sequence in range(question.first, min(question.last, question.first + ARCHIVE_BLOCKS_MAX - 1) + 1):
+        last = min(question.last, question.first + ARCHIVE_BLOCKS_MAX - 1, NUMBER_MAX)
+        for sequence in range(question.first, last + 1):
             rows = connection.rows(self._range, (sequence,))
             if not rows or (found and size + len(rows[0][1]) > ARCHIVE_BYTES_MAX):
                 break

@@ -141,8 +141,8 @@ class Executor:
     def open(self) -> Ready:
         """Create or check the database and load what is kept in memory.
 
-        DatabaseRefused: not this cluster's database, or in use. ExecutorStopped: its rows are not those of
-        its headers. DatabaseUnavailable: it cannot be reached; try again.
+        DatabaseRefused: not this cluster's database. ExecutorStopped: its rows are not those of
+        its headers. DatabaseUnavailable: it cannot be reached or is in use; try again.
         """
         try:
             return self._open()
@@ -423,9 +423,9 @@ class Executor:
         """The application's answer; a query that it fails on must not end the process, as anybody may ask."""
         try:
             result = self._machine.query(question.query, question.caller, reader)
-        except self._database.error:
-            raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, self._database.failures) and not isinstance(error, self._database.bugs):
+                raise
             log.exception("query_failed", size=len(question.query))
             result = QUERY_FAILED
         if len(result) > self._parameters.result_bytes_max:

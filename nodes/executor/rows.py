@@ -72,13 +72,14 @@ class Shape:
                 raise InvalidRow(f"{self.table.name}.{name} is {len(value)} long, at most {limit} allowed")
             elif compared and not compares_alike(value):
                 raise InvalidRow(f"{self.table.name}.{name} is compared: no control characters, no space at its end")
-        try:
-            return fastpath.encode_row(self.table_id, row)
-        except ValueError as error:
-            raise InvalidRow(f"{self.table.name}: {error}") from error
+        return self.encode_key(row)
 
     def encode_key(self, key: Key) -> bytes:
-        return fastpath.encode_row(self.table_id, key)
+        """The canonical bytes of a key: those of a row with only these columns."""
+        try:
+            return fastpath.encode_row(self.table_id, key)
+        except ValueError as error:
+            raise InvalidRow(f"{self.table.name}: {error}") from error
 
     def may_hold(self, key: Key) -> bool:
         """Could there be a row with this key? Asked before a database, which might find one that differs.
@@ -92,7 +93,7 @@ class Shape:
     def check_column(self, name: str, value: object) -> None:
         """ValueError for a value of another type than the column's, or None where it cannot be null."""
         kind, nullable = self._kinds[name]
-        if not (nullable if value is None else type(value) is kind):
+        if not (nullable if value is None else type(value) is kind and (kind is not int or compares_alike(value))):
             raise ValueError(f"{value!r} is no value of {self.table.name}.{name}")
 
 
@@ -109,8 +110,13 @@ def _kind(kind: Any) -> tuple[type[int] | type[bytes] | type[str], int]:
 
 
 def compares_alike(value: object) -> bool:
-    """MySQL pads text with spaces when it compares, SQLite does not: they agree on text like this."""
-    return not isinstance(value, str) or not (value.endswith(" ") or any(letter < " " for letter in value))
+    """Do all databases agree what equals this value and what is less?
+
+    MySQL pads text with spaces when it compares, SQLite does not; integers beyond 64 bits each treats its own way.
+    """
+    if isinstance(value, str):
+        return not (value.endswith(" ") or any(letter < " " for letter in value))
+    return not isinstance(value, int) or INTEGER_MIN <= value <= INTEGER_MAX
 
 
 class Cache:

@@ -94,7 +94,7 @@ def open_schema(
     writer.open()
     expected = _identity(cluster)
     statements = {table: Statements(table, database.dialect) for table in (*tables, meta, journal)}
-    found = _value(database, writer, statements[meta], IDENTITY)
+    found = _value(writer, statements[meta], IDENTITY) if database.has_table(meta.name) else None
     if found is not None:
         _check_identity(found, expected)
     database.create_tables(local, replicated, machine.tables)
@@ -107,7 +107,7 @@ def open_schema(
     application_rows = BlockRows(own, timer_rows)
     if found is None:
         _write_genesis(writer, statements[meta], rows, application_rows, cluster, machine, expected)
-    root = _value(database, writer, statements[meta], GENESIS_ROOT)
+    root = _value(writer, statements[meta], GENESIS_ROOT)
     if root is None or len(root) != 32:
         raise DatabaseRefused("the database has no genesis state root")
     return Schema(
@@ -143,9 +143,7 @@ def _check_identity(found: bytes, expected: Mapping[str, Any]) -> None:
             )
 
 
-def _value(database: Database, connection: Connection, statements: Statements, name: str) -> bytes | None:
-    if not database.has_table(meta.name):
-        return None
+def _value(connection: Connection, statements: Statements, name: str) -> bytes | None:
     rows = connection.rows(statements.select(1), (name,))
     return bytes(rows[0][1]) if rows else None
 

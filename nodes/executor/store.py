@@ -17,10 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import MetaData, Table, and_, bindparam, create_engine, delete, event, inspect, or_, select
+from sqlalchemy import MetaData, Table, and_, bindparam, create_engine, delete, event, exc, inspect, or_, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 CONNECT_TIMEOUT_S = 10
@@ -39,9 +38,9 @@ SQLITE_SETTINGS = (
     "PRAGMA cache_size=-16384",
     "PRAGMA temp_store=MEMORY",
 )
+MYSQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 MYSQL_SETTINGS = (
     "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
-    "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION time_zone='+00:00'",
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "SET SESSION innodb_lock_wait_timeout=5",
@@ -50,7 +49,11 @@ MYSQL_SETTINGS = (
 
 
 class DatabaseRefused(Exception):
-    """This database cannot be used: wrong cluster, wrong schema, in use, or not a supported kind."""
+    """This database cannot be used: another cluster's, another schema, or not a supported kind."""
+
+
+class DatabaseInUse(Exception):
+    """Another executor, or what a server has not yet noticed to be dead, holds the writer's place."""
 
 
 class Database:
@@ -72,8 +75,11 @@ class Database:
         event.listen(self._engine, "connect", self._configure)
         driver: Any = self._engine.dialect.dbapi
         self.error: type[Exception] = driver.Error
-        self.bugs: tuple[type[Exception], ...] = (driver.ProgrammingError, driver.DataError, driver.NotSupportedError)
-        self.failures: tuple[type[Exception], ...] = (driver.Error, DBAPIError, OSError)
+        self.bugs: tuple[type[Exception], ...] = (
+            *(driver.ProgrammingError, driver.DataError, driver.NotSupportedError),
+            *(exc.ProgrammingError, exc.DataError, exc.NotSupportedError),
+        )
+        self.failures: tuple[type[Exception], ...] = (driver.Error, exc.DBAPIError, DatabaseInUse)
         """What a broken database raises, through the driver or through SQLAlchemy."""
         self._lock_file: int | None = None
 
@@ -82,6 +88,7 @@ class Database:
             return {"isolation_level": None, "check_same_thread": False, "cached_statements": 512}
         return {
             "charset": "utf8mb4",
+            "sql_mode": MYSQL_MODE,  # at once: SQLAlchemy looks at it in the first connection
             "autocommit": True,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": STATEMENT_TIMEOUT_S,
@@ -110,13 +117,15 @@ class Database:
     def create_tables(self, *metadata: MetaData) -> None:
         """Create what is missing; existing tables are left alone."""
         with self._engine.connect() as connection:
+            present = set(inspect(connection).get_table_names())
             for tables in metadata:
-                tables.create_all(connection, checkfirst=True)
+                missing = [table for table in tables.sorted_tables if table.name not in present]
+                tables.create_all(connection, tables=missing, checkfirst=False)
             connection.commit()
 
     def has_table(self, name: str) -> bool:
         with self._engine.connect() as connection:
-            return bool(inspect(connection).has_table(name))
+            return name in inspect(connection).get_table_names()
 
     def connect(self) -> Any:
         """A new connection of the driver, configured, outside any transaction."""
@@ -126,11 +135,11 @@ class Database:
         return raw
 
     def lock(self, connection: Connection) -> None:
-        """Take the one writer's place; DatabaseRefused when another executor holds it."""
+        """Take the one writer's place; DatabaseInUse when another executor holds it."""
         if not self.is_sqlite:
             name = "executor-" + hashlib.sha256(str(self.url.database).encode()).hexdigest()[:32]
             if connection.rows("SELECT GET_LOCK(%s, %s)", (name, LOCK_TIMEOUT_S)) != [(1,)]:
-                raise DatabaseRefused("another executor is using this database")
+                raise DatabaseInUse("another executor is using this database")
             return
         if self._lock_file is None:
             file = os.open(Path(f"{self.url.database}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -138,7 +147,7 @@ class Database:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 os.close(file)
-                raise DatabaseRefused("another executor is using this database") from error
+                raise DatabaseInUse("another executor is using this database") from error
             self._lock_file = file
 
     def close(self) -> None:

@@ -24,16 +24,23 @@ class Journal:
         self._wire = wire
         self._before = wal.last_lsn
         self._appended = Lsn(0)
+        self._pending: list[tuple[int, bytes]] = []
         self._waiting: deque[Outgoing | Execute] = deque()
         self.durable = Lsn(0)
         """The last record of this run that is known to be durable."""
 
     def append(self, records: tuple[Record, ...], lsn: Lsn) -> None:
-        """Write what one Ready brought; `lsn` is the core's number of the last one."""
+        """Take what one Ready brought; `lsn` is the core's number of the last one."""
         for record in records:
-            kind, payload = self._wire.encode_record(record)
-            self._appended = Lsn(self.wal.append(kind, payload) - self._before)
+            self._pending.append(self._wire.encode_record(record))
+        self._appended = Lsn(self._appended + len(records))
         assert self._appended == lsn, f"the core counts {lsn} records, the log {self._appended}"
+
+    def flush(self) -> None:
+        """Give what was taken to the log's thread, to be synced at once."""
+        if self._pending:
+            self.wal.append_all(self._pending)
+            self._pending = []
 
     def admits(self, item: Outgoing | Execute) -> bool:
         """True: go on with it now. False: it is kept until `release`."""

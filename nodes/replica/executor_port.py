@@ -17,7 +17,7 @@ import structlog
 import zmq
 
 from nodes.executor.executor import DatabaseUnavailable, Executor, OutOfOrder, unavailable
-from nodes.executor.protocol import Down, ExecuteBlock, ExecutorAlarm, Hello, Question, Up, decode_up, encode
+from nodes.executor.protocol import Down, ExecuteBlock, ExecutorAlarm, Hello, Question, Ready, Up, decode_up, encode
 
 FRAMES = 1024
 """High-water mark of the ipc socket: 8 blocks and the questions."""
@@ -98,7 +98,7 @@ class ProcessPort:
                 said.append(decode_up(data))
             except msgspec.DecodeError as error:
                 log.error("executor_said_nonsense", error=str(error))
-        if said:
+        if any(isinstance(message, Ready) for message in said):
             self._is_known = True
         if not self._is_known and now_us >= self._hello_us:
             self._hello_us = now_us + HELLO_INTERVAL_US

@@ -74,6 +74,18 @@ class Replies:
             connections.append(connection)
         return False
 
+    def forget(self, digest: bytes, connection: bytes) -> None:
+        """It has been answered otherwise."""
+        connections = self._waiting.get(digest)
+        if connections is not None and connection in connections:
+            connections.remove(connection)
+            if not connections:
+                del self._waiting[digest]
+
+    def drop(self, digest: bytes) -> list[bytes]:
+        """Forget a digest; the connections that waited for it."""
+        return self._waiting.pop(digest, [])
+
     def executed(self, block: BlockExecuted) -> None:
         """The database has the block; its REPLYs wait for the signed attestation."""
         self._unattested[block.sequence] = block

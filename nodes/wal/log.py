@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -49,9 +49,8 @@ EXIT_DISK_FAILURE = 74
 
 
 class _Append(NamedTuple):
-    lsn: int
-    type: int
-    payload: bytes
+    first_lsn: int
+    records: Sequence[tuple[int, bytes]]
 
 
 class _Collect(NamedTuple):
@@ -60,6 +59,23 @@ class _Collect(NamedTuple):
 
 class _Close(NamedTuple):
     pass
+
+
+class _Group:
+    """Records that are written and synced together."""
+
+    __slots__ = ("chunks", "lsn", "size")
+
+    def __init__(self, lsn: int) -> None:
+        self.lsn = lsn
+        """Of the last record."""
+        self.chunks: list[bytes] = []
+        self.size = 0
+
+    def add(self, lsn: int, chunk: bytes) -> None:
+        self.lsn = lsn
+        self.chunks.append(chunk)
+        self.size += len(chunk)
 
 
 @dataclass(slots=True)
@@ -159,17 +175,23 @@ class Wal:
         self._thread.start()
 
     def append(self, type: int, payload: bytes) -> int:
-        """Queue one record for writing; its lsn. `type` 1..255; durable when `durable_lsn` reaches the lsn.
+        """`append_all` of one record."""
+        return self.append_all([(type, payload)])
 
-        The queue has no bound of its own: what a caller may owe the disk is bounded by the window
-        of slots it accepts.
+    def append_all(self, records: Sequence[tuple[int, bytes]]) -> int:
+        """Queue (type, payload) pairs for writing, together; the lsn of the last. `type` is 1..255.
+
+        A record is durable when `durable_lsn` reaches its lsn. The queue has no bound of its own: what a
+        caller may owe the disk is bounded by the window of slots it accepts.
         """
         if self._thread is None:
             raise WalError("replay the log before appending to it")
-        if not 0 < type < 256 or len(payload) > RECORD_BYTES_MAX:
-            raise ValueError("record type or payload size out of range")
-        self.last_lsn += 1
-        self._queue.put(_Append(self.last_lsn, type, payload))
+        for type, payload in records:
+            if not 0 < type < 256 or len(payload) > RECORD_BYTES_MAX:
+                raise ValueError("record type or payload size out of range")
+        if records:
+            self._queue.put(_Append(self.last_lsn + 1, records))
+            self.last_lsn += len(records)
         return self.last_lsn
 
     def collect(self, below_lsn: int) -> None:
@@ -213,42 +235,48 @@ class Wal:
 
     def _write_group(self) -> bool:
         """Wait for work, do all there is, report it. False when the log is closed."""
-        first = self._queue.get()
-        chunks: list[bytes] = []
-        size = 0
-        lsn = self.durable_lsn
-        item: _Append | _Collect | _Close = first
-        open_ = True
+        item = self._queue.get()
+        group = _Group(self.durable_lsn)
+        is_open = True
         while True:
             match item:
-                case _Append():
-                    lsn = item.lsn
-                    chunk = pack_record(lsn, self.durable_lsn, item.type, item.payload)
-                    if self._offset + size + len(chunk) > self._segment_bytes and self._offset + size > HEADER_BYTES:
-                        self._write(chunks, size)
-                        self._report(lsn - 1)
-                        self._rotate(lsn)
-                        chunks, size = [], 0
-                        chunk = pack_record(lsn, self.durable_lsn, item.type, item.payload)
-                    chunks.append(chunk)
-                    size += len(chunk)
+                case _Append(first_lsn, records):
+                    for lsn, (kind, payload) in enumerate(records, first_lsn):
+                        self._gather(group, lsn, kind, payload)
                 case _Collect():
                     self._delete_segments(item.below_lsn)
                 case _Close():
-                    open_ = False
+                    is_open = False
                     break
-            if size >= GROUP_BYTES_MAX:
+            if group.size >= GROUP_BYTES_MAX:
                 break
             try:
                 item = self._queue.get_nowait()
             except Empty:
                 break
-        self._write(chunks, size)
-        self._report(lsn)
-        if not open_:
-            mark = pack_record(lsn + 1, lsn, MARK, b"")
-            self._write([mark], len(mark))
-        return open_
+        self._finish(group)
+        if not is_open:
+            group.add(group.lsn + 1, pack_record(group.lsn + 1, group.lsn, MARK, b""))
+            self._write(group.chunks, group.size)
+        return is_open
+
+    def _gather(self, group: _Group, lsn: int, kind: int, payload: bytes) -> None:
+        """Add a record to the group, in a new segment when it does not fit this one."""
+        chunk = pack_record(lsn, self.durable_lsn, kind, payload)
+        end = self._offset + group.size
+        if end + len(chunk) > self._segment_bytes and end > HEADER_BYTES:
+            self._finish(group)
+            self._rotate(lsn)
+            chunk = pack_record(lsn, self.durable_lsn, kind, payload)
+        group.add(lsn, chunk)
+
+    def _finish(self, group: _Group) -> None:
+        """Write and sync the group, report it, and begin it anew."""
+        self._write(group.chunks, group.size)
+        group.chunks, group.size = [], 0
+        if group.lsn > self.durable_lsn:
+            self.durable_lsn = group.lsn
+            os.eventfd_write(self.event_fd, 1)
 
     def _write(self, chunks: list[bytes], size: int) -> None:
         if not chunks:
@@ -267,11 +295,6 @@ class Wal:
         statistics.sync_us_total += took_us
         statistics.sync_us_last = took_us
         statistics.sync_us_max = max(statistics.sync_us_max, took_us)
-
-    def _report(self, lsn: int) -> None:
-        if lsn > self.durable_lsn:
-            self.durable_lsn = lsn
-            os.eventfd_write(self.event_fd, 1)
 
     def _rotate(self, first_lsn: int) -> None:
         """Begin a new segment. Everything before it is durable, which its header therefore proves."""

@@ -520,7 +520,10 @@ class Simulator:
         for request in execute.block.requests:
             known = self.requests.get(request.digest)
             self._require(known is not None and known.record == request.record, node, "a request nobody submitted")
-            self._done[request.digest] = execute.sequence
+            before = self._done.setdefault(request.digest, execute.sequence)
+            # Tombstones last 2 L blocks; later copies are ordered again, and the sessions answer DUPLICATE.
+            is_late = execute.sequence > before + 2 * self.swarm.window
+            self._require(execute.sequence <= before or is_late, node, "a request ordered twice, close together")
 
 
 def run_seed(seed: int) -> Outcome:

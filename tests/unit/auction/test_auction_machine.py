@@ -26,6 +26,7 @@ WATCH = Person("watch", "auditor")
 STRANGER = Person("stranger")
 CLOSES = START_US + 1_000 * SECOND
 NOBODY = "00" * 16
+PROOF = "0a" * 64
 
 
 def house(**settings: Any) -> House:
@@ -251,6 +252,15 @@ def test_raise_changes_the_hold_and_nothing_public() -> None:
     assert at.rows.get(tables.bids, after.id, 1).maximum == 450
 
 
+def test_raise_after_an_outbid_challenge_changes_the_leaders_own_bid() -> None:
+    at = house()
+    auction = opened(at)
+    at.ok(ANA, operations.bid(auction, 100, 300))
+    at.ok(BEA, operations.bid(auction, 150))
+    assert at.ok(ANA, operations.bid(auction, 170, 400))["number"] == 1
+    assert [bid["max_amount"] for bid in at.query(WATCH, query="bids", auction=auction)["bids"]] == [150, 400]
+
+
 def test_raise_to_the_reserve_shows_as_a_price() -> None:
     at = house()
     auction = opened(at, reserve_price=400)
@@ -440,6 +450,9 @@ def test_rotated_key_acts_and_the_old_one_never_again() -> None:
     assert result["account"] == ANA.id
     assert at.refused(ANA, operations.fence()) == "unauthorized"
     assert at.refused(ANA, operations.register("again", "Again")) == "unauthorized"
+    assert at.query(ANA, query="balance") == {"error": "unauthorized"}
+    assert at.machine.admit_read(ANA.key, b"{}", at.rows) is not None
+    assert at.machine.admit_read(key, b"{}", at.rows) is None
     (outcome,) = at.block((key, operations.transfer(BEA.id, 7)))
     assert outcome.status == 0
     assert at.money(ANA) == (993, 0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from auction_harness import SECOND, START_US, House, Person
 
-from auction import operations
+from auction import operations, query_forms
 from auction.queries import PAGE_BYTES_MAX
 from nodes import canonical
 
@@ -230,6 +230,34 @@ def test_state_names_the_block() -> None:
 
 
 ID = "0" * 32
+ENCODED = {
+    "auction": query_forms.get_auction(ID),
+    "auctions": query_forms.list_auctions(state="open", owner=ID, after=[1, 2], limit=3, order="ascending"),
+    "bids": query_forms.list_bids(ID, after=[1]),
+    "winner": query_forms.get_winner(ID),
+    "account": query_forms.get_account("ana"),
+    "account_bids": query_forms.list_account_bids("ana", limit=1),
+    "balance": query_forms.get_balance(),
+    "ledger": query_forms.list_ledger("ana", order="ascending"),
+    "supply": query_forms.get_supply(),
+    "events": query_forms.list_events(after=(1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_encoders_of_queries_give_canonical_bytes(name: str) -> None:
+    query = ENCODED[name]
+    assert canonical.decode(query, 1_000)["query"] == name
+    assert query_forms.parse(query)
+    assert house().query_bytes(query) != {"error": "malformed_query"}
+
+
+def test_encoders_of_queries_refuse_what_would_be_malformed() -> None:
+    for encode in (lambda: query_forms.get_auction("x"), lambda: query_forms.list_events(limit=201)):
+        with pytest.raises(ValueError, match="malformed_query"):
+            encode()
+
+
 ERRORS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "malformed_query"),
     "not json": (b"auctions", "malformed_query"),

@@ -285,7 +285,7 @@ def random_log(cluster: ClusterConfig, seed: int, blocks: int, requests_max: int
             if source.random() < 0.04:
                 state[0], state[1] = state[0] + source.randrange(1, 3), 0
             state[1] += source.choice((1, 1, 1, 1, 1, 2, 0))
-            name = source.choice(("flour", "salt", "açaí", "牛乳", "x", "sugar loaf", "𝒳"))
+            name = source.choice(("flour", "salt", "açaí", "牛乳", "x", "sugar loaf", "🍞"))
             operation: dict[str, Any] = {
                 "do": source.choice(("add", "add", "add", "remove", "drop", "expire", "write")),
                 "name": name,

@@ -307,6 +307,18 @@ def test_records_queued_during_a_sync_share_the_next_one(tmp_path: Path) -> None
     wal.close()
 
 
+def test_records_appended_together_become_durable_together(tmp_path: Path) -> None:
+    wal, _ = opened(tmp_path, 1 << 20)
+    assert wal.append_all([(1, b"a"), (2, b"b"), (3, b"c")]) == 3
+    assert wal.append_all([]) == 3
+    wait_durable(wal, 3)
+    assert wal.statistics.syncs == 1
+    wal.close()
+    wal, records = opened(tmp_path)
+    wal.close()
+    assert records == [LogRecord(1, 1, b"a"), LogRecord(2, 2, b"b"), LogRecord(3, 3, b"c")]
+
+
 def test_failed_sync_is_reported_once_and_nothing_becomes_durable(tmp_path: Path) -> None:
     failures: list[BaseException] = []
     failed = threading.Event()
