@@ -74,7 +74,12 @@ class MariaDbServer:
             self._set(before)
 
     def _set(self, values: Mapping[str, object]) -> None:
-        self.run(*(f"SET GLOBAL {name} = {value if isinstance(value, int) else repr(value)}" for name, value in values.items()))
+        self.run(
+            *(
+                f"SET GLOBAL {name} = {value if isinstance(value, int) else repr(value)}"
+                for name, value in values.items()
+            )
+        )
 
     def stop(self) -> None:
         """End the server by its own id."""

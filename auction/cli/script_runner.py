@@ -32,10 +32,10 @@ from auction.cli.script import (
     substitute,
 )
 from auction.cli.session import Session
+from auction.cli.status import NodeView, node_view
 
 Execute = Callable[[Sequence[str], Session], Any]
 SAME_STATE_TIMEOUT_S = 30.0
-STATE_FIELDS = ("sequence", "block_hash", "state_sequence", "state_root")
 
 
 class ScriptRunner:
@@ -147,18 +147,18 @@ class ScriptRunner:
     def _assert_same_state(self) -> str:
         running = [node.replica for node in self.cluster.nodes if node.running]
 
-        def shown() -> dict[int, tuple[Any, ...]]:
-            return {
-                replica: tuple(status[name] for name in STATE_FIELDS)
-                for replica, status in self.cluster.statuses().items()
-            }
+        def shown() -> dict[int, NodeView]:
+            return {replica: node_view(status) for replica, status in self.cluster.statuses().items()}
+
+        found: list[dict[int, NodeView]] = []
 
         def same() -> bool:
             states = shown()
+            found[:] = [states]
             return len(states) == len(running) and len(set(states.values())) == 1
 
         wait_until(same, SAME_STATE_TIMEOUT_S, "agreement of all nodes on one state")
-        sequence, block_hash, state_sequence, state_root = next(iter(shown().values()))
+        sequence, block_hash, state_sequence, state_root = next(iter(found[-1].values()))
         return (
             f"{len(running)} nodes show block {sequence} {block_hash[:16]} and state {state_sequence} {state_root[:16]}"
         )

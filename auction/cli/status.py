@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import httpx
 import typer
@@ -21,6 +22,21 @@ REFRESH_S = 1.0
 TIMEOUT_S = 3.0
 HASH_CHARACTERS = 12
 COLUMNS = ("node", "answers", "view", "primary", "block", "block hash", "state at", "state root", "detail")
+
+
+class NodeView(NamedTuple):
+    """What must be equal at all nodes once they are at rest."""
+
+    sequence: int
+    block_hash: str
+    state_sequence: int
+    state_root: str
+
+
+def node_view(document: Mapping[str, Any]) -> NodeView:
+    """From a node's status document."""
+    state = document["state"]
+    return NodeView(document["sequence"], document["block_hash"], state["sequence"], state["root"])
 
 
 def register(app: typer.Typer) -> None:
@@ -91,17 +107,29 @@ def _table(documents: list[dict[str, Any]]) -> Table | str:
         (
             document["node"],
             document["answers"],
-            document.get("view"),
-            document.get("primary"),
-            document.get("sequence"),
-            _short(document.get("block_hash")),
-            document.get("state_sequence"),
-            _short(document.get("state_root")),
-            document.get("detail", ""),
+            *_described(document),
         )
         for document in documents
     ]
     return listing("nodes", COLUMNS, rows)
+
+
+def _described(document: dict[str, Any]) -> tuple[object, ...]:
+    if not document["answers"]:
+        return (None,) * 6 + (document["detail"],)
+    sequence, block_hash, state_sequence, state_root = node_view(document)
+    notes = [name.replace("_", " ") for name in ("catching_up", "diverged") if document.get(name)]
+    if document["executor"]["alarm"]:
+        notes.append(document["executor"]["alarm"])
+    return (
+        document["view"],
+        document["primary"],
+        sequence,
+        _short(block_hash),
+        state_sequence,
+        _short(state_root),
+        ", ".join(notes) or document["mode"],
+    )
 
 
 def _short(value: object) -> str:

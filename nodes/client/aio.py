@@ -168,9 +168,7 @@ class Client:
         receipt: Receipt = await self._call(ticket)
         return receipt
 
-    async def submit_signed(
-        self, record: bytes, *, timeout_ms: int | None = None, verified: bool = False
-    ) -> Receipt:
+    async def submit_signed(self, record: bytes, *, timeout_ms: int | None = None, verified: bool = False) -> Receipt:
         """Order a record that is signed already; the same bytes always give the same outcome.
 
         `verified`: the caller has verified its signature, so it is not done again.

@@ -23,7 +23,7 @@ from nodes.gateway import observation, openapi, operations, queries
 from nodes.gateway.application import ApplicationRouter
 from nodes.gateway.guard import Guard
 from nodes.gateway.problem import Problem
-from nodes.gateway.service import Gateway
+from nodes.gateway.service import Gateway, Metrics
 from nodes.keys import CurveKeys
 
 VERSION = "1.0.0"
@@ -42,6 +42,7 @@ def create_app(
 ) -> FastAPI:
     """The application; it connects to the replicas when it starts, and is ready when q of them answer."""
     application = application_router or ApplicationRouter()
+    metrics = Metrics()
     title = f"{cluster.application} on a Byzantine-fault-tolerant cluster"
 
     @asynccontextmanager
@@ -54,7 +55,7 @@ def create_app(
             wait=False,
         )
         async with client:
-            gateway = app.state.gateway = Gateway(config, cluster, client, application)
+            gateway = app.state.gateway = Gateway(config, cluster, client, application, metrics)
             try:
                 yield
             finally:
@@ -70,6 +71,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    app.state.metrics = metrics
     app.include_router(operations.router)
     app.include_router(queries.router)
     app.include_router(observation.router)

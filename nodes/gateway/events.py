@@ -139,9 +139,7 @@ class EventHub:
     def _is_news(self, position: Cursor) -> bool:
         return self._failure is not None or self._base is None or self._newest() > position
 
-    async def _past(
-        self, position: Cursor, target: Cursor, filters: dict[str, str]
-    ) -> AsyncGenerator[Event, None]:
+    async def _past(self, position: Cursor, target: Cursor, filters: dict[str, str]) -> AsyncGenerator[Event, None]:
         """Pages up to `target`, the event before the hub's oldest; what comes after it is left to the hub."""
         reader = EventReader(dict[str, Any](filters), position if position > START else None)
         more = True

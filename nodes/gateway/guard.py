@@ -12,12 +12,14 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nodes.gateway.problem import Problem
+from nodes.gateway.problem import Problem, retry_headers
 
 BODY_BYTES_MAX = 128 * 1024
 """An operation of 64 KiB in base64 and its envelope."""
 BODY_TIMEOUT_S = 10.0
 TARGET_BYTES_MAX = 4_096
+REQUESTS_MAX = 4_000
+"""In flight at once, event streams included."""
 
 SECURITY_HEADERS = {
     "strict-transport-security": "max-age=31536000",
@@ -35,6 +37,7 @@ class Guard:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._log = structlog.get_logger("gateway")
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,18 +54,24 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
+        self._in_flight += 1
         try:
+            if self._in_flight > REQUESTS_MAX:
+                raise Problem("overloaded", "this node answers as many requests as it may", headers=retry_headers(1.0))
             _check_head(scope)
             await self._app(scope, _limited(receive), guarded_send)
         except Problem as problem:
             if not started:
                 await problem.response()(scope, receive, guarded_send)
-        except Exception as error:  # noqa: BLE001 - the last place where an error can get its form
+        except Exception as error:
+            # The last place where an error can get its form.
             self._log.error("request failed", path=scope["path"], error=repr(error), exc_info=error)
             if started:
                 raise
             detail = "an unexpected error, which is in this node's log; ask another node"
             await Problem("internal", detail).response()(scope, receive, guarded_send)
+        finally:
+            self._in_flight -= 1
 
 
 def _check_head(scope: Scope) -> None:

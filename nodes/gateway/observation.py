@@ -163,7 +163,9 @@ def _filters(gateway: Gateway, request: Request) -> dict[str, str]:
         if name == "after":
             continue
         if name not in known:
-            raise Problem("malformed", f"events cannot be filtered by {name[:40]!r}; known: {', '.join(known) or 'none'}")
+            raise Problem(
+                "malformed", f"events cannot be filtered by {name[:40]!r}; known: {', '.join(known) or 'none'}"
+            )
         if not re.fullmatch(known[name], value):
             raise Problem("malformed", f"{name} does not have the form {known[name]}")
         filters[name] = value
@@ -181,9 +183,7 @@ def _gateway_status(gateway: Gateway) -> dict[str, Any]:
         "started_us": gateway.started_us,
         "fastpath": fastpath.BUILD,
         "event_streams": gateway.hub.subscribers,
-        "misbehaviour": [
-            {"replica": one.replica, "code": one.code} for one in gateway.client.misbehaviour[-20:]
-        ],
+        "misbehaviour": [{"replica": one.replica, "code": one.code} for one in gateway.client.misbehaviour[-20:]],
     }
 
 
@@ -193,7 +193,8 @@ def _block(block: AttestedBlock) -> dict[str, Any]:
         "block_hash": header.hash.hex(),
         "block": _header(header),
         "attestations": [
-            {"replica": replica, "signature": base64.b64encode(signature).decode()} for replica, signature in attestations
+            {"replica": replica, "signature": base64.b64encode(signature).decode()}
+            for replica, signature in attestations
         ],
     }
 

@@ -109,7 +109,9 @@ SCHEMAS: dict[str, Any] = {
             "nonce": _HEX16,
             "consistency": {"enum": ["quorum", "certified", "local"]},
             "sequence": {**_INTEGER, "description": "The answer is at least as new as this block"},
-        }
+            "cursor": {"type": "string", "description": "Of lists: the parameter for the next page, if there is one"},
+        },
+        optional=("cursor",),
     ),
     "AttestedBlock": _object(
         {
@@ -190,7 +192,7 @@ POST_OPERATION: dict[str, Any] = {
             "name": "Prefer",
             "in": "header",
             "schema": {"type": "string"},
-            "description": "respond-async: 202 at once. wait=N: wait N seconds for the outcome, at most 60 (default 5).",
+            "description": "respond-async: 202 at once. wait=N: wait for N seconds, at most 60 (default 5).",
         }
     ],
 }
@@ -307,7 +309,8 @@ def page(document: Mapping[str, Any]) -> str:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(info['title'])}</title>",
         f"<style>{PAGE_STYLE}</style><h1>{html.escape(info['title'])} {html.escape(info['version'])}</h1>",
-        f"<p>{html.escape(info.get('description', ''))}</p><p>As a document: <a href=/openapi.json>/openapi.json</a></p>",
+        f"<p>{html.escape(info.get('description', ''))}</p>",
+        "<p>As a document: <a href=/openapi.json>/openapi.json</a></p>",
     ]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -337,7 +340,8 @@ def _page_operation(path: str, method: str, operation: Mapping[str, Any]) -> str
     )
     body = operation.get("requestBody", {}).get("content", {}).get(_JSON, {})
     return (
-        f"<h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{html.escape(operation.get('description', ''))}</p>"
+        f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"
+        f"<p>{html.escape(operation.get('description', ''))}</p>"
         + (f"<table>{parameters}</table>" if parameters else "")
         + (_page_json(body["example"]) if "example" in body else "")
         + f"<table>{rows}</table>"

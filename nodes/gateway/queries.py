@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -48,19 +48,27 @@ async def post_query(request: Request) -> Response:
     return await _ask(gateway, request, decode_query(body.query), nonce, signature)
 
 
-async def answer(request: Request, query: Mapping[str, Any]) -> Response:
-    """Ask the replicas for an application's GET route; the consistency and nonce are the request's."""
+async def answer(request: Request, query: Mapping[str, Any], cursor: Callable[[Any], str] | None = None) -> Response:
+    """Ask the replicas for an application's GET route; the consistency and nonce are the request's.
+
+    `cursor` encodes the "next" of a page, which the answer then has as its member `cursor`.
+    """
     gateway = gateway_of(request)
     gateway.take_read(request)
     try:
         payload = canonical.encode(dict(query))
     except canonical.CanonicalError as error:
         raise Problem("malformed", str(error)) from error
-    return await _ask(gateway, request, payload, _nonce(request, None), None)
+    return await _ask(gateway, request, payload, _nonce(request, None), None, cursor)
 
 
 async def _ask(
-    gateway: Gateway, request: Request, query: bytes, nonce: bytes | None, signature: SignedQuery | None
+    gateway: Gateway,
+    request: Request,
+    query: bytes,
+    nonce: bytes | None,
+    signature: SignedQuery | None,
+    cursor: Callable[[Any], str] | None = None,
 ) -> Response:
     consistency = consistency_of(request)
     try:
@@ -74,10 +82,10 @@ async def _ask(
     except ClientError as error:
         gateway.metrics.queries.labels(error.code).inc()
         raise problem_of(error) from error
-    return _response(gateway, request, result)
+    return _response(gateway, request, result, cursor)
 
 
-def _response(gateway: Gateway, request: Request, result: QueryResult) -> Response:
+def _response(gateway: Gateway, request: Request, result: QueryResult, cursor: Callable[[Any], str] | None) -> Response:
     shares = [share_to_json(replica, share) for replica, share in result.shares]
     members: dict[str, Any] = {
         "result": base64.b64encode(result.result).decode("ascii"),
@@ -90,9 +98,12 @@ def _response(gateway: Gateway, request: Request, result: QueryResult) -> Respon
     etag = f'"{result.digest.hex()}"'
     headers = {"etag": etag, NONCE_HEADER: result.nonce.hex(), "cache-control": "no-cache"}
     try:
-        refused = msgspec.json.decode(result.result, type=_MaybeRefused).error
+        value = msgspec.json.decode(result.result, type=_Result)
     except msgspec.DecodeError as error:
         raise Problem("verification_failed", "the answer is not a JSON object; ask for a quorum of answers") from error
+    refused = value.error
+    if cursor is not None and value.next is not None:
+        members["cursor"] = cursor(value.next)
     gateway.metrics.queries.labels("ok" if refused is UNSET else str(refused)).inc()
     if refused is not UNSET:
         raise Problem(
@@ -108,8 +119,11 @@ def _response(gateway: Gateway, request: Request, result: QueryResult) -> Respon
     return Response(msgspec.json.encode(members), 200, headers, "application/json")
 
 
-class _MaybeRefused(msgspec.Struct):
+class _Result(msgspec.Struct):
+    """What the gateway looks at in a result."""
+
     error: str | msgspec.UnsetType = UNSET
+    next: Any = None
 
 
 def consistency_of(request: Request) -> Consistency:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from prometheus_client import start_http_server
 
 import fastpath
@@ -19,7 +20,6 @@ from nodes.config import ClusterConfig, ConfigError, NodeConfig
 from nodes.gateway.app import create_app
 from nodes.gateway.application import default_name, load_application
 
-CONNECTIONS_MAX = 2_000
 BACKLOG = 512
 KEEP_ALIVE_S = 30
 SHUTDOWN_S = 5
@@ -30,30 +30,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m nodes.gateway", description="Run a node's HTTPS gateway.")
     parser.add_argument("--config", required=True, help="the node's node.toml")
     parser.add_argument("--http-application", help="module:function that makes the application's routes")
+    parser.add_argument("--metrics-port", type=int, default=0, help="serve /metrics there, on listen.metrics_host")
     chosen = parser.parse_args(arguments)
     try:
         config = NodeConfig.load(chosen.config)
         cluster = ClusterConfig.load(config.genesis)
-        run(config, cluster, chosen.http_application)
+        app = create_app(config, cluster, load_application(chosen.http_application or default_name(config.application)))
+        server = make_server(config, cluster, app)
+        if chosen.metrics_port:
+            start_http_server(chosen.metrics_port, config.listen.metrics_host, app.state.metrics.registry)
     except (OSError, ConfigError, ImportError, AttributeError, TypeError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def run(config: NodeConfig, cluster: ClusterConfig, http_application: str | None = None) -> None:
-    """Serve one node's gateway. ConfigError when its configuration names no certificate."""
-    server = make_server(config, cluster, http_application)
     server.run()
 
 
-def make_server(config: NodeConfig, cluster: ClusterConfig, http_application: str | None = None) -> uvicorn.Server:
-    """The server, its TLS context made and its certificate loaded, not running yet."""
+def make_server(config: NodeConfig, cluster: ClusterConfig, app: FastAPI) -> uvicorn.Server:
+    """The server, its certificate loaded, not running yet. ConfigError when none is named."""
     if config.https is None:
         raise ConfigError("https", "missing", "name certificate, key and authority in [https]")
     member = cluster.member(config.replica)
     if member is None:
         raise ConfigError("replica", f"{config.replica} is no member", f"give 0 to {cluster.n - 1}")
-    app = create_app(config, cluster, load_application(http_application or default_name(config.application)))
     settings = uvicorn.Config(
         app,
         host=config.listen.https_host,
@@ -68,7 +66,6 @@ def make_server(config: NodeConfig, cluster: ClusterConfig, http_application: st
         log_level=config.log_level,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS_MAX,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
@@ -76,13 +73,6 @@ def make_server(config: NodeConfig, cluster: ClusterConfig, http_application: st
     settings.load()
     assert settings.ssl is not None
     settings.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-    app.router.on_startup.clear() if hasattr(app.router, "on_startup") else None
-    if config.listen.metrics_port:
-        _serve_metrics(app, config)
     log = structlog.get_logger("gateway")
     log.info("gateway starts", port=member.https_port, replica=config.replica, fastpath=fastpath.BUILD)
     return uvicorn.Server(settings)
-
-
-def _serve_metrics(app: object, config: NodeConfig) -> None:
-    raise NotImplementedError

@@ -27,9 +27,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.operations = Counter(
-            "gateway_operations", "Operations by outcome code", ["code"], registry=self.registry
-        )
+        self.operations = Counter("gateway_operations", "Operations by outcome code", ["code"], registry=self.registry)
         self.queries = Counter("gateway_queries", "Queries by consistency and code", ["code"], registry=self.registry)
         self.seconds = Histogram(
             "gateway_operation_seconds", "From the body to the proof of the outcome", registry=self.registry
@@ -40,7 +38,12 @@ class Gateway:
     """State of one gateway process."""
 
     def __init__(
-        self, config: NodeConfig, cluster: ClusterConfig, client: Client, application: ApplicationRouter
+        self,
+        config: NodeConfig,
+        cluster: ClusterConfig,
+        client: Client,
+        application: ApplicationRouter,
+        metrics: Metrics,
     ) -> None:
         admission = config.admission
         self.config = config
@@ -48,7 +51,7 @@ class Gateway:
         self.client = client
         self.application = application
         self.hub = EventHub(client)
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.key_limit = RateLimit("key", admission.rate_per_s, admission.burst)
         self.read_limit = RateLimit("reads", admission.rate_per_s, admission.burst)
         self.forgery_limit = RateLimit("signatures", BAD_SIGNATURES_PER_S, BAD_SIGNATURES_PER_S)
@@ -58,7 +61,6 @@ class Gateway:
     def take_read(self, request: Request) -> None:
         """Count a read against its address."""
         self.read_limit.take(address_of(request), time.monotonic())
-
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Hold a task that nobody waits for; the client bounds how many operations are in flight."""

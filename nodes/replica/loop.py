@@ -339,6 +339,7 @@ class Loop:
             "mode": core.mode.name.lower(),
             "primary": core.primary,
             "sequence": self._executor.sequence,
+            "block_hash": self._executor.block_hash.hex(),
             "committed": core.last_committed,
             "stable": core.stable,
             "order_hash": core.order_hash.hex(),

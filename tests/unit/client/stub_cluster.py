@@ -7,6 +7,7 @@ ROUTER sockets in a thread, with the misbehaviour that a test asks for.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -72,7 +73,13 @@ def _hashes(sequence: int, leaves: tuple[Leaf, ...]) -> list[bytes]:
 class StubCluster:
     """Keys of all members, and the chain of blocks."""
 
-    def __init__(self, n: int = 4, ports: list[int] | None = None, curve_keys: list[CurveKeys] | None = None) -> None:
+    def __init__(
+        self,
+        n: int = 4,
+        ports: list[int] | None = None,
+        curve_keys: list[CurveKeys] | None = None,
+        https_ports: list[int] | None = None,
+    ) -> None:
         self.keys = [SigningKey(bytes([replica + 1]) * 32) for replica in range(n)]
         self.curve_keys = curve_keys or [CurveKeys(bytes([replica + 1]) * 32, bytes(32)) for replica in range(n)]
         members = [
@@ -86,7 +93,7 @@ class StubCluster:
                 peer_port=10_000 + 10 * replica,
                 bulk_port=10_001 + 10 * replica,
                 client_port=ports[replica] if ports else 10_002 + 10 * replica,
-                https_port=10_003 + 10 * replica,
+                https_port=https_ports[replica] if https_ports else 10_003 + 10 * replica,
             )
             for replica in range(n)
         ]
@@ -202,8 +209,8 @@ class StubServers:
     def __enter__(self) -> StubServers:
         curve_keys = [CurveKeys.generate() for _ in range(4)]
         self.sockets = [ClientSocket(keys, "tcp://127.0.0.1:*") for keys in curve_keys]
-        ports = [int(socket.endpoint.rsplit(":", 1)[1]) for socket in self.sockets]
-        self.stub = StubCluster(4, ports, curve_keys)
+        ports = [int(server.endpoint.rsplit(":", 1)[1]) for server in self.sockets]
+        self.stub = StubCluster(4, ports, curve_keys, free_ports(4))
         self.executed: dict[bytes, Block] = {}
         self.requests_seen: list[int] = [0] * 4
         self._subscribers: list[set[bytes]] = [set() for _ in range(4)]
@@ -215,8 +222,8 @@ class StubServers:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
-        for socket in self.sockets:
-            socket.close()
+        for server in self.sockets:
+            server.close()
 
     @property
     def cluster(self) -> ClusterConfig:
@@ -224,15 +231,15 @@ class StubServers:
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        for socket in self.sockets:
-            poller.register(socket.socket, zmq.POLLIN)
+        for server in self.sockets:
+            poller.register(server.socket, zmq.POLLIN)
         while not self._stopping.is_set():
             poller.poll(20)
-            for replica, socket in enumerate(self.sockets):
-                for received in socket.receive(64):
+            for replica, server in enumerate(self.sockets):
+                for received in server.receive(64):
                     for message in self.stub.wire.decode_client_frame(received.frame):
                         self._take(replica, received.connection, message)
-                socket.flush()
+                server.flush()
 
     def _take(self, replica: int, connection: bytes, message: Any) -> None:
         if replica in self.silent:
@@ -286,6 +293,15 @@ class StubServers:
         answer = self.twist.get(replica, lambda unchanged: unchanged)(answer)
         if answer is not None:
             self.sockets[replica].send(connection, self.stub.wire.encode_client(answer))
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
 
 
 def flipped(data: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 from types import ModuleType
@@ -90,8 +89,8 @@ def make_bench(stub: ModuleType, *, n: int = 4, **options: int) -> Bench:
 
 
 @pytest.fixture
-def bench(stub: ModuleType) -> Iterator[Bench]:
-    yield make_bench(stub)
+def bench(stub: ModuleType) -> Bench:
+    return make_bench(stub)
 
 
 def codes(bench: Bench) -> list[tuple[int, str]]:
@@ -431,7 +430,7 @@ def test_quorum_that_is_busy_is_overloaded(bench: Bench, reason: BusyReason, cod
 
 
 def test_busy_replica_is_asked_again_after_the_time_it_named(bench: Bench) -> None:
-    _, record, digest = bench.submit()
+    _, _, digest = bench.submit()
     bench.receive(2, Busy(digest, BusyReason.OVERLOADED, 200))
     bench.pass_us(199_000)
     assert not any(bench.sent())
@@ -822,4 +821,3 @@ def test_frames_are_bundled_and_bounded(stub: ModuleType) -> None:
     assert all(len(frame) <= 96 * 1024 for frame in frames)
     assert len(frames) == 5
     assert sum(len(bench.stub.wire.decode_client_frame(frame)) for frame in frames) == 20
-

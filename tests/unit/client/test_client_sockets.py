@@ -90,7 +90,7 @@ def test_aio_refusal_busy_and_missing_are_told_apart(servers: Any) -> None:
         assert await client.receipt(receipt.digest) is not None
         with pytest.raises(NotFound):
             await client.receipt(bytes(32))
-        servers.busy = {replica: (BusyReason.RATE_LIMITED, 250) for replica in range(3)}
+        servers.busy = dict.fromkeys(range(3), (BusyReason.RATE_LIMITED, 250))
         with pytest.raises(Overloaded) as overloaded:
             await client.submit(OPERATION)
         assert (overloaded.value.code, overloaded.value.retry_after) == ("rate_limited", 0.25)

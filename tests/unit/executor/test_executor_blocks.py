@@ -116,9 +116,7 @@ def test_block_timers_fire_first_in_order_of_due_time_then_id(database_url: str)
     log = Log(cluster)
     executor = open_executor(cluster, database_url)
     setters = [
-        log.record(
-            {"do": "expire", "name": f"n{i}", "due_us": GENESIS_US + SECOND + offset}, key=key_of(i), sequence=1
-        )
+        log.record({"do": "expire", "name": f"n{i}", "due_us": GENESIS_US + SECOND + offset}, key=key_of(i), sequence=1)
         for i, offset in enumerate((20, 10, 10, 3_000_000))
     ]
     executed = executor.execute(log.batch(*setters))
@@ -337,7 +335,7 @@ def test_block_admit_must_not_write_and_library_tables_are_out_of_reach(sqlite_u
         def admit(self, public_key, payload, rows):  # type: ignore[no-untyped-def]
             if self.step == 0:
                 rows.put(ITEMS, Total(0, 0, 0))
-            return None
+            return
 
         def apply(self, operation, context, rows):  # type: ignore[no-untyped-def]
             rows.get(sessions, bytes(32), 1)
@@ -462,7 +460,7 @@ def test_database_of_an_unsupported_kind_is_refused(url: str) -> None:
 def test_database_tables_of_an_application_must_not_collide() -> None:
     from nodes.machine import integer, replicated_table
 
-    class Row(tuple):  # noqa: SLOT001
+    class Row(tuple):
         _fields = ("id",)
 
     def machine(*tables: tuple[int, str]) -> PantryMachine:

@@ -144,9 +144,7 @@ def test_session_duplicate_names_the_original_and_changes_nothing(first: Status,
 
 
 def test_session_results_are_forgotten_by_block_time_and_sessions_too(database_url: str) -> None:
-    cluster = make_cluster(
-        results_lifetime_us=2 * SECOND, session_lifetime_us=60 * SECOND, validity_max_us=30 * SECOND
-    )
+    cluster = make_cluster(results_lifetime_us=2 * SECOND, session_lifetime_us=60 * SECOND, validity_max_us=30 * SECOND)
     log = Log(cluster)
     executor = open_executor(cluster, database_url)
     record = log.record({"do": "write", "name": "a"}, key=KEY, session=7)
