@@ -5,6 +5,7 @@ Nouns have files of their own; this one only lists them. Nothing else in the pro
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def build() -> typer.Typer:
 def run(words: Sequence[str], session: Session) -> Any:
     """Run one command in this process; its JSON value. Raises `Failure`, also for wrong usage."""
     try:
-        return typer.main.get_command(build())(
+        value = command_tree()(
             list(words), prog_name="arremate", standalone_mode=False, obj=session, complete_var="_ARREMATE_COMPLETE"
         )
     except typer.TyperException as error:
@@ -74,6 +75,14 @@ def run(words: Sequence[str], session: Session) -> Any:
         raise Failure(
             ExitCode.USAGE, "usage", text, hint=f"arremate {' '.join(_command_path(words))} --help".replace("  ", " ")
         ) from error
+    if type(value) is int and value == INTERRUPTED:
+        raise KeyboardInterrupt  # typer catches it and returns its exit code instead
+    return value
+
+
+@functools.cache
+def command_tree() -> Any:
+    return typer.main.get_command(build())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,7 +119,7 @@ def _wanted_format(words: Sequence[str]) -> OutputFormat:
 def _command_path(words: Sequence[str]) -> list[str]:
     """The leading words that name a command, for the hint."""
     path: list[str] = []
-    command: Any = typer.main.get_command(build())
+    command = command_tree()
     for word in words:
         commands = getattr(command, "commands", {})
         if word not in commands:

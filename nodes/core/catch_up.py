@@ -123,6 +123,9 @@ class CatchUp:
             return []
         last = SequenceNumber(min(sequence + PIECE_BLOCKS - 1, current.target.sequence))
         current.asked = sequence
+        if current.is_proven:
+            # Whatever was held has been taken: this piece begins a new run.
+            current.is_full = False
         # Waiting grows with the attempts, so that a slow link is not asked for everything twice.
         wait_us = self._options.fetch_timeout_us * min(1 + self._attempt, 8)
         current.deadline_us = now.monotonic_us + wait_us
@@ -152,10 +155,15 @@ class CatchUp:
                 effects += self._take_body(current, block)
             elif block.batch.sequence == current.first + len(current.digests):
                 effects += self._take_digest(current, block)
-        # Without progress the request stays open, and runs into its deadline and to another peer.
-        if current.asked in current.held or current.first + len(current.digests) > current.asked:
+        if self._is_answered(current):
             current.asked = None
         return effects
+
+    def _is_answered(self, current: Pass) -> bool:
+        """Without progress a request stays open, and runs into its deadline and to another peer."""
+        if current.asked is None or current.asked in current.held:
+            return True
+        return not current.is_proven and current.first + len(current.digests) > current.asked
 
     def _take_digest(self, current: Pass, block: OrderedBatch) -> Effects:
         sequence = block.batch.sequence
@@ -166,7 +174,7 @@ class CatchUp:
             return []
         if current.head == current.target.order_hash:
             current.is_proven = True
-            current.is_full = False
+            current.asked = None
             return []
         return self._abandon(current)
 

@@ -212,6 +212,8 @@ class Replica:
         Raises ExecutorAhead and ExecutorBehind (`nodes.core.order`) when log and database do not fit.
         """
         effects = self._order.executed_through(sequence)
+        # What was asked of its predecessor and not fetched from here yet is asked again below.
+        self._execute.clear()
         self._policy.executor_restarted()
         self._next_timer_us = next_timer_us
         self._apply(self._checkpoints.executed(sequence, block_hash, self._order) + effects)

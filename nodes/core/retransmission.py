@@ -97,9 +97,7 @@ class Retransmission:
         options = self._options
         if self._last_us is None:
             return 0
-        behind = any(
-            peer.status is not None and peer.status.last_committed > order.last_committed for peer in self._peers
-        )
+        behind = any(_shows_more(peer.status, window, order) for peer in self._peers if peer.status is not None)
         if behind or is_catching_up:
             return self._last_us + options.status_missing_us
         unsettled = window.unsettled()
@@ -271,6 +269,13 @@ class Retransmission:
         if not self._peers[sender].bucket.take(MESSAGE_BYTES + len(block.body), now):
             return []
         return [Send(FetchedBody(self._options.epoch, block), to=sender)]
+
+
+def _shows_more(status: Status, window: Window, order: Order) -> bool:
+    """Does the peer say it has something this replica has never heard of?"""
+    if status.last_committed > order.last_committed:
+        return True
+    return status.last_committed + len(status.slots) > max(window.highest(), order.last_committed)
 
 
 def _slot_status(slot: Slot) -> SlotStatus:

@@ -15,9 +15,10 @@ from sqlalchemy import bindparam, literal_column, select
 
 import fastpath
 from nodes.block import BlockHeader, timer_record
+from nodes.executor.connection import Connection
 from nodes.executor.execution import Leaf
 from nodes.executor.protocol import Archive, BlockFound, Entry, FetchArchive, FindBlock, FindReceipt, ReceiptFound
-from nodes.executor.store import Connection, Statements
+from nodes.executor.store import Statements
 from nodes.executor.tables import Result, blocks, bodies, receipts, results
 from nodes.wire import Domain
 from nodes.wire.format import NUMBER_MAX
@@ -134,14 +135,14 @@ class BlockArchive:
         leaves: Sequence[Leaf],
     ) -> None:
         """Append a block inside its transaction."""
-        connection.execute(self._made[blocks].insert, (sequence, header, batch_header, encode_outcomes(leaves)))
-        connection.execute(self._made[bodies].insert, (sequence, body))
+        connection.write(self._made[blocks].insert, (sequence, header, batch_header, encode_outcomes(leaves)))
+        connection.write(self._made[bodies].insert, (sequence, body))
 
     def add_places(self, connection: Connection, collected: Sequence[Result]) -> None:
         """Remember where the results are whose rows are being collected."""
         if collected:
             places = [(row.digest, row.block, row.leaf_index) for row in collected]
-            connection.many(self._made[receipts].upsert, places)
+            connection.write_many(self._made[receipts].upsert, places)
 
     def block(self, connection: Connection, sequence: int) -> ArchivedBlock | None:
         rows = connection.rows(self._made[blocks].select(1), (sequence,)) if sequence <= NUMBER_MAX else []

@@ -24,6 +24,7 @@ from nodes.block import BlockHeader, block_hash, next_order_hash
 from nodes.config import ClusterConfig
 from nodes.core.messages import OrderedBatch
 from nodes.executor.archive import BlockArchive, entries, leaf_hashes
+from nodes.executor.connection import Connection
 from nodes.executor.execution import Execution, Leaf, block_time
 from nodes.executor.protocol import (
     Answer,
@@ -45,7 +46,7 @@ from nodes.executor.rows import Delta, write_set
 from nodes.executor.schema import Schema, open_schema
 from nodes.executor.sessions import result_collector, session_collector
 from nodes.executor.state_hash import StateTracker, read_sidecar
-from nodes.executor.store import Connection, Database
+from nodes.executor.store import Database
 from nodes.executor.tables import results, sessions, timers
 from nodes.executor.timers import TimerIndex
 from nodes.executor.verify import StateReport, StateScan, verify_archive
@@ -126,8 +127,10 @@ class Executor:
         self._sidecar = None if data_dir is None else data_dir / SIDECAR_NAME
         self._cache_rows = cache_rows
         self._pause = pause
-        self._writer = Connection(self._database, read_only=False)
-        self._reader = Connection(self._database, read_only=True)
+        self._writer = self._database.writer()
+        self._reader = self._database.reader()
+        self._checked = 0
+        """Generation of the writer's connection on which the database was found at `_tip`."""
         self._pending: Executed | None = None
         """Set while it is not known whether its COMMIT took effect."""
         self._schema: Schema
@@ -302,10 +305,8 @@ class Executor:
     def _run(self, block: OrderedBatch, order_hash: bytes) -> Executed:
         """Execute the block inside the open transaction and write all of it, short of COMMIT."""
         tip, schema, sequence = self._tip, self._schema, int(block.batch.sequence)
-        if self._read_tip(self._writer).block_hash != tip.block_hash:
-            raise ExecutorStopped(
-                f"the database does not stand at block {tip.sequence}: it went back, or was written to"
-            )
+        if self._checked != self._writer.generation or self._tracker.is_boundary(sequence):
+            self._check_tip()
         time_us = block_time(block, tip.time_us)
         execution = Execution(
             self._machine, self._parameters, schema, self._snapshot(self._writer, tip), block, time_us, order_hash
@@ -340,6 +341,18 @@ class Executor:
         self._archive.add_places(self._writer, gone)
         schema.keep_journal(self._writer, sequence, None if state_sequence == sequence else changed.deltas)
         return Executed(_tip(header, block_hash(packed)), packed, execution.leaves, hashes, changed.deltas)
+
+    def _check_tip(self) -> None:
+        """Does the database stand where memory does? A server that crashed may have lost its last blocks.
+
+        That takes a new connection, and two writers would meet at the primary key of `blocks`; so it is
+        asked on each connection and, against what nobody thought of, at each state root.
+        """
+        if self._read_tip(self._writer).block_hash != self._tip.block_hash:
+            raise ExecutorStopped(
+                f"the database does not stand at block {self._tip.sequence}: it went back, or was written to"
+            )
+        self._checked = self._writer.generation
 
     def _adopt(self, executed: Executed) -> None:
         """The block is committed: memory follows the database."""

@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import Table, and_, bindparam, literal_column, or_, select, tuple_
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
+from nodes.executor.connection import Connection
 from nodes.executor.rows import Shape, compares_alike
-from nodes.executor.store import Connection, Statements
+from nodes.executor.store import Statements
 from nodes.machine import Value
 
 RANGE_ROWS_MAX = 1024

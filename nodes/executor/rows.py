@@ -17,7 +17,8 @@ from sqlalchemy import Integer, LargeBinary, MetaData, String, Table
 
 import fastpath
 from nodes.block import TIMER_ID_BYTES_MAX
-from nodes.executor.store import Connection, Statements, key_chunks
+from nodes.executor.connection import Connection
+from nodes.executor.store import Statements, key_chunks
 from nodes.executor.tables import APPLICATION_TABLES_FROM, TIMER_PAYLOAD_BYTES_MAX, TimerRow
 from nodes.machine import Change, Timer, Value
 
@@ -218,13 +219,13 @@ class TableRows:
         """Bring the database to what the block made of this table."""
         gone = [key for key, (old, new) in self.dirty.items() if new is None and old is not None]
         for count, values in key_chunks(gone):
-            self._connection.execute(self.statements.delete(count), values)
+            self._connection.write(self.statements.delete(count), values)
         added = [new for old, new in self.dirty.values() if old is None and new is not None]
         if added:  # a plain INSERT: a row that should not be there fails the block instead of vanishing
-            self._connection.many(self.statements.insert, added)
+            self._connection.write_many(self.statements.insert, added)
         changed = [new for old, new in self.dirty.values() if old is not None and new is not None and new != old]
         if changed:
-            self._connection.many(self.statements.upsert, changed)
+            self._connection.write_many(self.statements.upsert, changed)
 
     def committed(self) -> None:
         """The transaction is durable in the database: hot rows may be remembered."""

@@ -16,10 +16,11 @@ from sqlalchemy import Table, bindparam, delete, literal_column, select
 import fastpath
 from nodes import canonical
 from nodes.config import ClusterConfig
+from nodes.executor.connection import Connection
 from nodes.executor.reader import QueryStatements
 from nodes.executor.rows import AskingRows, BlockRows, Delta, TableRows, check_tables, write_set
 from nodes.executor.state_hash import encode_journal
-from nodes.executor.store import Connection, Database, DatabaseRefused, Statements
+from nodes.executor.store import Database, DatabaseRefused, Statements
 from nodes.executor.tables import (
     APPLICATION_TABLES_FROM,
     SCHEMA_VERSION,
@@ -62,9 +63,9 @@ class Schema:
     def keep_journal(self, connection: Connection, sequence: int, deltas: Sequence[Delta] | None) -> None:
         """Keep a block's changes, or begin anew after a block whose header has a new state root (None)."""
         if deltas is None:
-            connection.execute(self.journal_delete)
+            connection.write(self.journal_delete)
         else:
-            connection.execute(self.statements[journal].insert, (sequence, encode_journal(deltas)))
+            connection.write(self.statements[journal].insert, (sequence, encode_journal(deltas)))
 
     def committed(self) -> None:
         for rows in self.rows.values():
@@ -171,7 +172,7 @@ def _write_genesis(
         vectors.update_many(write_set(list(rows.values()), {}).deltas)
         for table_rows in rows.values():
             table_rows.write()
-        writer.many(
+        writer.write_many(
             meta_statements.insert,
             [(IDENTITY, canonical.encode(dict(identity))), (GENESIS_ROOT, vectors.root())],
         )

@@ -17,8 +17,8 @@ from sqlalchemy import bindparam, literal_column, select
 from nodes.codes import Status
 from nodes.config import Parameters
 from nodes.core.types import Request
+from nodes.executor.connection import Connection
 from nodes.executor.rows import BlockRows, TableRows
-from nodes.executor.store import Connection
 from nodes.executor.tables import BITMAP_BYTES, Session, SessionOwner, results, session_owners, sessions
 
 COLLECTION_STEP_US = 1_000_000

@@ -1,8 +1,7 @@
-"""The database of one node: its engine, its connections, and the SQL of a table of rows.
+"""The database of one node: its engine, its settings, its one writer, and the SQL of a table of rows.
 
 All DDL goes through SQLAlchemy's MetaData and all statements are compiled by its Core, once; they are
 then run as tuples on the driver's own cursor, because that is what a block's hundreds of rows cost.
-A connection is in no transaction unless the executor began one, so that one block is exactly one.
 The database is a cache of executing the write-ahead log: SQLite runs with synchronous=NORMAL and MySQL
 may run with innodb_flush_log_at_trx_commit=2, since what they lose in a power cut is replayed.
 Deliberately elsewhere: when to retry (`executor.py`), what is in the rows (`rows.py`).
@@ -13,14 +12,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from pymysql.constants import CLIENT
 from sqlalchemy import MetaData, Table, and_, bindparam, create_engine, delete, event, exc, inspect, or_, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
+
+from nodes.executor.connection import PACKET_BYTES_NEEDED, Connection, MySqlConnection, SqliteConnection
 
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 60
@@ -90,6 +92,7 @@ class Database:
             "charset": "utf8mb4",
             "sql_mode": MYSQL_MODE,  # at once: SQLAlchemy looks at it in the first connection
             "autocommit": True,
+            "client_flag": CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": STATEMENT_TIMEOUT_S,
             "write_timeout": STATEMENT_TIMEOUT_S,
@@ -127,21 +130,40 @@ class Database:
         with self._engine.connect() as connection:
             return name in inspect(connection).get_table_names()
 
-    def connect(self) -> Any:
+    def writer(self) -> Connection:
+        """The one connection that writes; opening it takes the writer's place."""
+        return self._connection(self._lock)
+
+    def reader(self) -> Connection:
+        """A connection for queries."""
+        return self._connection(self._forbid_writes)
+
+    def _connection(self, opened: Callable[[Connection], None]) -> Connection:
+        kind = SqliteConnection if self.is_sqlite else MySqlConnection
+        return kind(self._connect, opened, self.error)
+
+    def _connect(self) -> Any:
         """A new connection of the driver, configured, outside any transaction."""
         proxied = self._engine.raw_connection()
         raw: Any = proxied.driver_connection
         proxied.detach()
         return raw
 
-    def lock(self, connection: Connection) -> None:
-        """Take the one writer's place; DatabaseInUse when another executor holds it."""
+    def _forbid_writes(self, connection: Connection) -> None:
+        connection.execute("PRAGMA query_only=ON" if self.is_sqlite else "SET SESSION TRANSACTION READ ONLY")
+
+    def _lock(self, connection: Connection) -> None:
+        """Take the writer's place. DatabaseInUse when another executor holds it."""
         if not self.is_sqlite:
             name = "executor-" + hashlib.sha256(str(self.url.database).encode()).hexdigest()[:32]
-            if connection.rows("SELECT GET_LOCK(%s, %s)", (name, LOCK_TIMEOUT_S)) != [(1,)]:
+            ((packet, locked),) = connection.rows(
+                "SELECT @@max_allowed_packet, GET_LOCK(%s, %s)", (name, LOCK_TIMEOUT_S)
+            )
+            if packet < PACKET_BYTES_NEEDED:
+                raise DatabaseRefused(f"the server's max_allowed_packet is {packet}: set {PACKET_BYTES_NEEDED} or more")
+            if locked != 1:
                 raise DatabaseInUse("another executor is using this database")
-            return
-        if self._lock_file is None:
+        elif self._lock_file is None:
             file = os.open(Path(f"{self.url.database}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,85 +178,6 @@ class Database:
             os.close(self._lock_file)
             self._lock_file = None
         self._engine.dispose()
-
-
-class Connection:
-    """One connection that can be opened again after it failed. Rows are tuples, statements compiled text."""
-
-    def __init__(self, database: Database, *, read_only: bool) -> None:
-        self._database = database
-        self._read_only = read_only
-        self._raw: Any = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._raw is not None
-
-    def open(self) -> None:
-        """Connect, unless connected; the writer also takes the lock."""
-        if self._raw is not None:
-            return
-        self._raw = self._database.connect()
-        try:
-            if not self._read_only:
-                self._database.lock(self)
-            elif self._database.is_sqlite:
-                self.execute("PRAGMA query_only=ON")
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Drop the connection; a transaction that is open on it is rolled back by the database."""
-        raw, self._raw = self._raw, None
-        if raw is not None:
-            try:
-                raw.close()
-            except self._database.error:
-                return  # it was already gone, which is what closing is for
-
-    def begin(self) -> None:
-        """Start a block's transaction."""
-        self.execute("BEGIN IMMEDIATE" if self._database.is_sqlite else "START TRANSACTION")
-
-    def begin_snapshot(self) -> None:
-        """Start a read-only transaction that sees exactly what is committed now."""
-        if self._database.is_sqlite:
-            self.execute("BEGIN")
-            self.rows("SELECT name FROM meta LIMIT 1")  # SQLite takes its snapshot at the first read
-        else:
-            self.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-
-    def commit(self) -> None:
-        self.execute("COMMIT")
-
-    def rollback(self) -> None:
-        """Leave the transaction without its effects; a connection that cannot is closed, which does the same."""
-        if self._raw is None:
-            return
-        try:
-            self.execute("ROLLBACK")
-        except self._database.error:
-            self.close()
-
-    def execute(self, sql: str, values: Sequence[object] = ()) -> None:
-        cursor = self._raw.cursor()
-        cursor.execute(sql, values)
-        cursor.close()
-
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
-        cursor = self._raw.cursor()
-        cursor.execute(sql, values)
-        found = cursor.fetchall()
-        cursor.close()
-        return list(found)
-
-    def many(self, sql: str, values: Sequence[Sequence[object]]) -> None:
-        """One statement for many tuples: a single round trip on MySQL for every hot statement."""
-        cursor = self._raw.cursor()
-        cursor.executemany(sql, values)
-        cursor.close()
 
 
 class Statements:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, literal_column, select
 
+from nodes.executor.connection import Connection
 from nodes.executor.rows import TableRows
-from nodes.executor.store import Connection
 from nodes.executor.tables import TimerRow, timers
 
 NEAREST_MAX = 8192

@@ -16,10 +16,10 @@ from sqlalchemy import Table
 import fastpath
 from nodes.block import BlockHeader, block_hash, next_order_hash
 from nodes.executor.archive import BlockArchive, leaf_hashes
+from nodes.executor.connection import Connection
 from nodes.executor.reader import QueryStatements, SnapshotReader
 from nodes.executor.rows import Delta, InvalidRow
 from nodes.executor.state_hash import StateTracker, decode_journal
-from nodes.executor.store import Connection
 
 PROBLEMS_MAX = 100
 """Reported one by one; a database that differs everywhere needs no longer list."""

@@ -19,6 +19,8 @@ import fastpath
 from nodes.config import ClusterConfig, ConfigError, NodeConfig
 from nodes.gateway.app import create_app
 from nodes.gateway.application import default_name, load_application
+from nodes.lifetime import die_with_parent
+from nodes.logs import configure_logs
 
 BACKLOG = 512
 KEEP_ALIVE_S = 30
@@ -27,6 +29,7 @@ SHUTDOWN_S = 5
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
+    die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m nodes.gateway", description="Run a node's HTTPS gateway.")
     parser.add_argument("--config", required=True, help="the node's node.toml")
     parser.add_argument("--http-application", help="module:function that makes the application's routes")
@@ -63,7 +66,7 @@ def make_server(config: NodeConfig, cluster: ClusterConfig, app: FastAPI) -> uvi
         ws="none",
         lifespan="on",
         access_log=False,
-        log_level=config.log_level,
+        log_config=None,
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
@@ -74,5 +77,5 @@ def make_server(config: NodeConfig, cluster: ClusterConfig, app: FastAPI) -> uvi
     assert settings.ssl is not None
     settings.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
     log = structlog.get_logger("gateway")
-    log.info("gateway starts", port=member.https_port, replica=config.replica, fastpath=fastpath.BUILD)
+    log.info("gateway starts", port=member.https_port, fastpath=fastpath.BUILD)
     return uvicorn.Server(settings)

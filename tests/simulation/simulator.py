@@ -13,16 +13,26 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from simulated_disk import Database, Disk
+from simulated_members import GENESIS_US, Verifier, cluster_of, key_of, request_of
+
 from nodes.config import Parameters
-from nodes.core.messages import Attest, Commit, FetchAttest, FetchedBlocks, OrderedBatch, PeerMessage, Prepare, PrePrepare
+from nodes.core.messages import (
+    Attest,
+    Commit,
+    FetchAttest,
+    FetchedBlocks,
+    OrderedBatch,
+    PeerMessage,
+    Prepare,
+    PrePrepare,
+)
 from nodes.core.options import CoreOptions
 from nodes.core.ready import Check, Execute, Outgoing, Ready, Serve
 from nodes.core.records import Decided, Prepared, Stable
 from nodes.core.replica import Replica
 from nodes.core.types import Fault, Lsn, Now, ReplicaId, Request, SequenceNumber
 from nodes.wire import Wire
-from simulated_disk import Database, Disk
-from simulated_members import GENESIS_US, Verifier, cluster_of, key_of, request_of
 
 SIGNED = (PrePrepare, Prepare, Commit, Attest)
 MS = 1000
@@ -445,7 +455,9 @@ class Simulator:
             if self.now_us > self.swarm.faults_us + limit_us:
                 raise Violation(f"seed {self.seed}: no progress, {self._describe()}")
             event()
-        executed = [request.digest for node in self.nodes[:1] for b in node.database.blocks for request in b.block.requests]
+        executed = [
+            request.digest for node in self.nodes[:1] for b in node.database.blocks for request in b.block.requests
+        ]
         return Outcome(
             self.seed,
             self.swarm,

@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from nodes.core.quorum import Thresholds
-from nodes.core.window import Window
 from simulated_disk import Database, Disk
 from simulator import Simulator, Violation, run_seed, with_options
+
+from nodes.core.quorum import Thresholds
+from nodes.core.window import Window
 
 HERE = Path(__file__).parent
 FAILED_ONCE = [

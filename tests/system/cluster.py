@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from auction.query_forms import get_balance
+from nodes.client.sync import Client
 from nodes.config import ClusterConfig
 from nodes.keys import SigningKey
 
@@ -44,6 +46,12 @@ class Cluster:
 
     def key(self, name: str) -> SigningKey:
         return SigningKey.load(self.endpoints_path.parent / self.document["keys"][name])
+
+    def balance(self, name: str) -> dict[str, Any]:
+        """The account of a key, from a quorum of replicas over ZeroMQ."""
+        with Client.connect(self.config, self.key(name)) as client:
+            answer: dict[str, Any] = json.loads(client.query(get_balance(), signed=True).result)
+        return answer
 
     def prompt(self, line: str) -> None:
         assert self.process.stdin is not None

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,10 @@ def assert_nothing_left(scratch: Path) -> None:
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    path = tmp_path / "t"
-    path.mkdir()
-    return path
+def scratch() -> Iterator[Path]:
+    """A folder with a short name: the nodes' sockets are in it, and a socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        yield Path(folder)
 
 
 def receipts_of(folder: Path) -> list[Receipt]:

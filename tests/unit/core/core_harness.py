@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
+from simulated_members import GENESIS_US, Verifier, cluster_of, key_of, request_of
+
 from nodes.core.messages import Attest, AttestCertificate, Commit, OrderedBatch, PeerMessage, Prepare, PrePrepare
 from nodes.core.options import CoreOptions
 from nodes.core.order import next_order_hash
@@ -15,7 +17,6 @@ from nodes.core.records import Record
 from nodes.core.replica import Replica
 from nodes.core.types import BatchKind, Fault, FaultCode, Lsn, Now, ReplicaId, Request, SequenceNumber, View
 from nodes.wire import Wire
-from simulated_members import GENESIS_US, Verifier, cluster_of, key_of, request_of
 
 Message = TypeVar("Message", bound=PeerMessage)
 R = ReplicaId
@@ -27,7 +28,9 @@ SIGNED = (PrePrepare, Prepare, Commit, Attest)
 class Bench:
     """Drives a core by hand. `settle` does what a loop would; `ready` only looks."""
 
-    def __init__(self, me: int = 1, n: int = 4, records: Iterable[Record] = (), *, boot: bool = True, **options: object):
+    def __init__(
+        self, me: int = 1, n: int = 4, records: Iterable[Record] = (), *, boot: bool = True, **options: object
+    ):
         self.cluster = cluster_of(n)
         self.wire = Wire(self.cluster)
         self.verifier = Verifier(self.wire)
@@ -65,7 +68,7 @@ class Bench:
 
     def settle(self, *, persist: bool = True, verify: bool = True, loop: bool = True, execute: bool = True) -> None:
         """Obey the core until it wants nothing more, leaving undone what is switched off."""
-        while not (ready := self.core.ready()).is_empty or (persist and self._is_waiting()):
+        while not (ready := self.core.ready()).is_empty or (persist and self._durable < ready.lsn):
             self.records += ready.records
             self.faults += ready.faults
             self.serve += ready.serve
@@ -81,9 +84,6 @@ class Bench:
             self._release(loop=loop)
             if execute:
                 self.run_executor()
-
-    def _is_waiting(self) -> bool:
-        return any(outgoing.after > self._durable for outgoing in self._waiting)
 
     def _release(self, *, loop: bool) -> None:
         waiting, self._waiting = self._waiting, []

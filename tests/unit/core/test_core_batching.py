@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from core_harness import Bench, S
+
 from nodes.core.batching import BatchPolicy, Decision, Load
 from nodes.core.messages import PrePrepare
 from nodes.core.types import BatchKind, Now
@@ -23,7 +24,7 @@ IDLE = Load(
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def policy() -> BatchPolicy:
     return BatchPolicy(Bench(me=0, boot=False).options)
 
@@ -157,7 +158,7 @@ def test_tick_is_proposed_once_for_one_deadline() -> None:
     assert (tick.batch.kind, tick.requests) == (BatchKind.TICK, ())
     bench.decide(tick)
     bench.pass_time(300)
-    assert len([p for p in bench.said(PrePrepare, None)]) == 1
+    assert len(bench.said(PrePrepare, None)) == 1
 
 
 def test_deadline_of_the_core_is_that_of_the_timer() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from core_harness import Bench, R, S, block_hash, ordered
+
 from nodes.core.messages import Attest, AttestCertificate, Commit, FetchAttest, FetchedBlocks, Prepare
 from nodes.core.records import Decided, Stable
 from nodes.core.types import FaultCode

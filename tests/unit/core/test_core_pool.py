@@ -7,6 +7,7 @@ from dataclasses import replace
 from core_harness import Bench, S
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nodes.core.pool import Pool, Refusal
 from nodes.core.types import Now, Request
 
@@ -222,4 +223,3 @@ def test_pool_accounts_for_every_request(actions: list[tuple[int, int, int]]) ->
         taken = pool.pop_fair(bench.wall_us, 1000, 1 << 20)
         assert len(taken) == pool.ready_count
         assert sum(len(r.record) for r in taken) == pool.ready_bytes
-

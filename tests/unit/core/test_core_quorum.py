@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core_harness import R
+
 from nodes.core.options import CoreOptions
 from nodes.core.quorum import Thresholds
 from nodes.core.types import View
@@ -57,5 +58,5 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> Non
     """Section 10: L >= 8 K; section 0: W is 1 to 8."""
     sound: dict[str, object] = {"n": 4, "me": R(0), "cluster_id": bytes(16), "epoch": 0, "config_hash": bytes(32)}
     CoreOptions(**sound)  # type: ignore[arg-type]
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         CoreOptions(**{**sound, **wrong})  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from core_harness import Bench, R, S, ordered
+
 from nodes.core.messages import Commit, FetchBody, FetchedBody, Prepare, PrePrepare
 from nodes.core.order import ExecutorAhead, ExecutorBehind
 from nodes.core.records import Accepted, Adopted, Decided, Prepared, ViewEntered

@@ -29,7 +29,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from executor_harness import *
 from nodes.executor.archive import BlockArchive
-from nodes.executor.store import Connection
+from nodes.executor.connection import MySqlConnection, SqliteConnection
 
 point, target = sys.argv[3], int(sys.argv[4])
 blocks = 0
@@ -40,6 +40,8 @@ def die():
 def killing(method, before):
     def run(self, *arguments):
         if point == before and blocks == target:
+            if before == "commit":
+                self.flush()
             die()
         result = method(self, *arguments)
         if point == "after " + before and blocks == target:
@@ -50,7 +52,8 @@ def killing(method, before):
 log = random_log(make_cluster(state_interval=4, results_lifetime_us=3_000_000, timers_max=3), 41, 11)
 executor = open_executor(log.cluster, sys.argv[2])
 BlockArchive.add = killing(BlockArchive.add, "archive")
-Connection.commit = killing(Connection.commit, "commit")
+for kind in (MySqlConnection, SqliteConnection):
+    kind.commit = killing(kind.commit, "commit")
 for message in log.messages:
     blocks += 1
     executor.execute(message)
@@ -102,7 +105,7 @@ def cutting_proxy(port: int, drop_answer: bool) -> Iterator[tuple[int, threading
             answering = threading.Thread(target=back)
             answering.start()
             while data := _receive(client):
-                if cut.is_set() and data[4:11] == b"\x03COMMIT":
+                if cut.is_set() and data.endswith(b";COMMIT"):
                     cut.clear()
                     dying = True
                     if not drop_answer:
@@ -238,6 +241,7 @@ def test_database_that_went_back_stops_the_executor(sqlite_url: str) -> None:
     executor = open_executor(cluster, sqlite_url)
     run(executor, [log.batch(), log.batch()])
     executor._writer.execute("DELETE FROM blocks WHERE sequence = 2")
+    executor._writer.close()
     with pytest.raises(ExecutorStopped, match="went back"):
         executor.execute(log.batch())
     executor.close()

@@ -42,7 +42,8 @@ def test_bulk_write_is_one_statement_on_the_server(mariadb_url: str) -> None:
 
     for sql in (statements.insert, statements.upsert):
         before = questions()
-        writer.many(sql, rows)
+        writer.write_many(sql, rows)
+        writer.flush()
         assert questions() - before == 2, "the statement, and asking"
     assert writer.rows("SELECT COUNT(*) FROM items") == [(200,)]
     executor.close()
@@ -53,7 +54,8 @@ def test_lists_of_keys_use_the_primary_key(mariadb_url: str) -> None:
     executor = open_executor(make_cluster(), mariadb_url)
     writer = executor._writer
     statements = executor._schema.statements[ITEMS]
-    writer.many(statements.insert, [Item(key_of(i % 250), f"n{i}", i, None, None) for i in range(3000)])
+    writer.write_many(statements.insert, [Item(key_of(i % 250), f"n{i}", i, None, None) for i in range(3000)])
+    writer.flush()
     writer.execute("ANALYZE TABLE items")
     keys = [(key_of(i), f"n{i}") for i in range(64)]
     ((size, values),) = key_chunks(keys)
@@ -89,7 +91,8 @@ def reader(database_url: str) -> Iterator[SnapshotReader]:
     executor = open_executor(make_cluster(), database_url)
     names = ("a", "B", "a b", "ä", "Z", "z", "é", "日", "😀", "aa")
     rows = [Item(key_of(1 + i % 3), name, i % 4, None, None) for i, name in enumerate(names * 3)]
-    executor._writer.many(executor._schema.statements[ITEMS].insert, rows)
+    executor._writer.write_many(executor._schema.statements[ITEMS].insert, rows)
+    executor._writer.flush()
     yield executor._snapshot(executor._reader, executor._tip)
     executor.close()
 
