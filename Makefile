@@ -32,7 +32,7 @@ $(VENV)/.built: $(SOURCES)
 build: $(VENV)/.built ## create the environment and compile the extensions
 
 demo: build ## run four nodes with a sample auction on this machine; Ctrl-C removes them
-	@$(VENV)/bin/arremate demo $(ARGS)
+	@$(VENV)/bin/arremate demo --endpoints-file endpoints.json $(ARGS)
 
 test: build ## run every test, on both builds of the fast path and every database found
 	$(PYTEST) --cov --cov-report= tests

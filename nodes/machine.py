@@ -204,7 +204,6 @@ def replicated_table(
         PrimaryKeyConstraint(*key),
         *(Index("ix_" + name + "_" + "_".join(index), *index) for index in indexes),
         info={"table_id": table_id, "row_type": row_type, "key": tuple(names.index(part) for part in key)},
-        sqlite_with_rowid=False,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",

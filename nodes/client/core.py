@@ -23,10 +23,10 @@ from nodes.block import BlockHeader
 from nodes.client.attestations import AttestationChecker
 from nodes.client.errors import ClientError, InvalidRequest, Overloaded, Refused
 from nodes.client.options import ClientOptions
+from nodes.client.own import OwnOperation, OwnOperations
 from nodes.client.pending import Exchange, Outbox, PendingBlock, PendingOperation, PendingRead, PendingStatus
 from nodes.client.proof import Misbehaviour, Proof
 from nodes.client.reading import Consistency
-from nodes.client.session import Place, Session
 from nodes.client.stream import AttestedBlocks
 from nodes.codes import Status
 from nodes.config import ClusterConfig
@@ -47,14 +47,11 @@ from nodes.wire import (
     Subscribe,
     Wire,
     WireError,
-    build_request,
 )
 
 NONCE_BYTES = 16
 MISBEHAVIOUR_MAX = 1000
 """Wrong answers remembered."""
-_SESSION_LOST = (Status.STALE_SESSION, Status.STALE_SEQUENCE, Status.SEQUENCE_REUSED, Status.WINDOW_EXCEEDED)
-"""Refusals after which our session is not used any more: it is old, or another process uses it too."""
 Ticket = int
 
 
@@ -65,18 +62,6 @@ class SignedQuery:
     public_key: bytes
     valid_until_us: int
     signature: bytes
-
-
-@dataclass(slots=True, eq=False)
-class _Own:
-    """An operation of our own key: waiting for a place, or in flight at one."""
-
-    ticket: Ticket
-    operation: bytes
-    deadline_us: int
-    raise_floor: bool
-    place: Place | None = None
-    renewed: bool = False
 
 
 def library_code_name(status: int) -> str:
@@ -109,7 +94,6 @@ class ClientCore:
         self.heard_us: list[int | None] = [None] * cluster.n
         """Monotonic time of the last well-formed answer of each replica."""
         self.wire = Wire(cluster)
-        self._key = signing_key
         self._code_name = code_name
         self._checker = AttestationChecker(self.wire)
         self._outbox = Outbox(cluster.n)
@@ -125,10 +109,7 @@ class ClientCore:
         self._reads: dict[bytes, tuple[PendingRead, Ticket]] = {}
         self._blocks: dict[int, tuple[PendingBlock, list[Ticket]]] = {}
         self._statuses: dict[Ticket, PendingStatus] = {}
-        self._session: Session | None = None
-        self._last_session = 0
-        self._queue: deque[_Own] = deque()
-        self._own: dict[Ticket, _Own] = {}
+        self._own = OwnOperations(cluster, signing_key, self.options)
         self._attested = AttestedBlocks(cluster.n, cluster.quorum)
         self._subscribe_us: int | None = None
 
@@ -140,17 +121,10 @@ class ClientCore:
         `raise_floor` cancels every earlier operation of unknown outcome: they can no longer happen once this
         one has been executed. It waits until nothing of ours is in flight.
         """
-        if self._key is None:
-            raise InvalidRequest("no_key", "this client has no signing key: pass one to connect, or use submit_signed")
-        bytes_max = self.cluster.parameters.operation_bytes_max
-        if len(operation) > bytes_max:
-            raise InvalidRequest("too_large", f"an operation is at most {bytes_max} bytes, not {len(operation)}")
-        if len(self._own) >= self.options.queue_max:
-            raise Overloaded("overloaded", 1.0, f"{len(self._own)} operations of this client wait already")
+        self._own.check(operation)
         ticket = self._ticket()
-        own = _Own(ticket, operation, self._deadline(now, timeout_ms or self.options.operation_timeout_ms), raise_floor)
-        self._own[ticket] = own
-        self._queue.append(own)
+        deadline_us = self._deadline(now, timeout_ms or self.options.operation_timeout_ms)
+        self._own.add(OwnOperation(ticket, operation, deadline_us, raise_floor))
         self._pump(now)
         return ticket
 
@@ -213,9 +187,7 @@ class ClientCore:
             if not self.wire.verify_read(read):
                 raise InvalidRequest("bad_signature", "the query is not signed by the key it names")
         elif signature:
-            if self._key is None:
-                raise InvalidRequest("no_key", "this client has no signing key to sign a query with")
-            read = self.wire.sign_read(read, self._key, now.wall_us + self.options.validity_ms * 1_000)
+            read = self.wire.sign_read(read, self._own.key, now.wall_us + self.options.validity_ms * 1_000)
         deadline_us = self._deadline(now, timeout_ms or self.options.query_timeout_ms)
         first = self._turn() if replica is None else replica
         pending = PendingRead(self.wire, self.options, read, consistency, first, deadline_us)
@@ -263,9 +235,7 @@ class ClientCore:
 
     def cancel(self, ticket: Ticket) -> None:
         """Nobody waits for it any more. An operation may happen all the same."""
-        own = self._own.pop(ticket, None)
-        if own is not None:
-            self._leave(own, known=False)
+        self._own.cancel(ticket)
         self._receipt_only.discard(ticket)
         digest = self._ticket_of.pop(ticket, None)
         if digest is not None:
@@ -306,11 +276,9 @@ class ClientCore:
             due_us, _, exchange = heapq.heappop(self._timers)
             if self._is_live(exchange) and due_us == exchange.due_us:
                 self._on_time(exchange, now)
-        while self._queue and self._queue[0].deadline_us <= now_us:
-            own = self._queue.popleft()
-            del self._own[own.ticket]
+        for ticket in self._own.expired(now_us):
             detail = "it was not sent: too many operations of this client are in flight; submit it again"
-            self._completed.append((own.ticket, Overloaded("overloaded", 1.0, detail)))
+            self._completed.append((ticket, Overloaded("overloaded", 1.0, detail)))
         self._pump(now)
 
     def due_us(self) -> int | None:
@@ -322,8 +290,9 @@ class ClientCore:
         times = [self._timers[0][0]] if self._timers else []
         if self._subscribe_us is not None:
             times.append(self._subscribe_us)
-        if self._queue:
-            times.append(self._queue[0].deadline_us)
+        waiting_us = self._own.due_us()
+        if waiting_us is not None:
+            times.append(waiting_us)
         return min(times, default=None)
 
     def frames(self, replica: int) -> list[bytes]:
@@ -463,33 +432,8 @@ class ClientCore:
         if ticket in self._receipt_only:
             self._receipt_only.discard(ticket)
             outcome = outcome.receipt if isinstance(outcome, Refused) and outcome.receipt is not None else outcome
-        own = self._own.get(ticket)
-        if own is None:
+        if not self._own.finish(ticket, outcome, now):
             self._completed.append((ticket, outcome))
-            return
-        known = isinstance(outcome, Receipt) or (isinstance(outcome, Refused) and outcome.receipt is not None)
-        status = outcome.status if known and isinstance(outcome, Refused) else Status.OK
-        self._leave(own, known=known)
-        if status in _SESSION_LOST and own.place and self._session and own.place.session == self._session.id:
-            self._session = None
-        if status == Status.STALE_SESSION and not own.renewed and own.deadline_us > now.monotonic_us:
-            # Refused with proof, so a new signature in a new session cannot double it.
-            own.place = None
-            own.renewed = True
-            self._queue.appendleft(own)
-            return
-        del self._own[ticket]
-        self._completed.append((ticket, outcome))
-
-    def _leave(self, own: _Own, *, known: bool) -> None:
-        if own.place is None:
-            if own in self._queue:
-                self._queue.remove(own)
-        elif self._session is not None and own.place.session == self._session.id:
-            if known:
-                self._session.finish(own.place.sequence)
-            else:
-                self._session.lose(own.place.sequence)
 
     def _expire_waiting(self, operation: PendingOperation, now_us: int) -> None:
         """Callers have their own deadlines; the exchange has the latest of them."""
@@ -526,34 +470,10 @@ class ClientCore:
 
     def _pump(self, now: Now) -> None:
         """Give places to waiting operations of our own key."""
-        while self._queue:
-            own = self._queue[0]
-            if self._session is None:
-                self._session = Session(
-                    self._new_session_id(now),
-                    window=self.cluster.parameters.session_window,
-                    outstanding_max=self.options.outstanding_max,
-                )
-            if not self._session.has_room() or (own.raise_floor and self._session.outstanding):
-                return
-            self._queue.popleft()
-            own.place = self._session.take(raise_floor=own.raise_floor)
-            assert self._key is not None
-            record = build_request(
-                self._key,
-                self.cluster.cluster_id,
-                session=own.place.session,
-                sequence=own.place.sequence,
-                floor=own.place.floor,
-                valid_until_us=now.wall_us + self.options.validity_ms * 1_000,
-                operation=own.operation,
-            )
+        while (following := self._own.next_record(now)) is not None:
+            own, record = following
             digest = self.wire.parse_record(record).digest
             self._operate(digest, record, own.ticket, own.deadline_us, now)
-
-    def _new_session_id(self, now: Now) -> int:
-        self._last_session = max(now.wall_us // 1_000, self._last_session + 1)
-        return self._last_session
 
     # Small things
 

@@ -20,7 +20,7 @@ class ClientOptions:
     resend_first_ms: int = 1_500
     """T_c of protocol.md 3: the same bytes again, then at doubled intervals."""
     resend_max_ms: int = 12_000
-    ask_leaf_after_ms: int = 50
+    ask_leaf_after_ms: int = 30
     """Wait for the replica whose turn it is to send a result in full, before asking another."""
     query_retry_ms: int = 50
     """T_r of protocol.md 17, doubled with each further attempt."""

@@ -1,4 +1,4 @@
-"""The executor as a process of its own, at the other end of a PAIR socket from its replica.
+"""The executor as a process of its own, at the other end of an ipc socket from its replica.
 
 Blocks come first; between two blocks some waiting questions are answered from one snapshot, which is
 begun after they were received. The process ends on SIGTERM or SIGINT, when its parent has gone, and when
@@ -201,7 +201,8 @@ class Service:
 def serve(executor: Executor, endpoint: str, lifetime: Lifetime) -> int:
     """Run until the end; the process's exit status."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.PAIR)
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.PROBE_ROUTER, 1)
     socket.setsockopt(zmq.LINGER, LINGER_MS)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     socket.connect(endpoint)

@@ -19,6 +19,8 @@ import fastpath
 from nodes.config import ClusterConfig, ConfigError, NodeConfig
 from nodes.gateway.app import create_app
 from nodes.gateway.application import default_name, load_application
+from nodes.gateway.connection import BoundedConnection
+from nodes.keys import KeyFileError
 from nodes.lifetime import die_with_parent
 from nodes.logs import configure_logs
 
@@ -38,11 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         config = NodeConfig.load(chosen.config)
         cluster = ClusterConfig.load(config.genesis)
+        configure_logs("gateway", config.replica, config.log_level)
         app = create_app(config, cluster, load_application(chosen.http_application or default_name(config.application)))
         server = make_server(config, cluster, app)
         if chosen.metrics_port:
             start_http_server(chosen.metrics_port, config.listen.metrics_host, app.state.metrics.registry)
-    except (OSError, ConfigError, ImportError, AttributeError, TypeError) as error:
+    except (OSError, ConfigError, KeyFileError, ImportError, AttributeError, TypeError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     server.run()
@@ -61,7 +64,7 @@ def make_server(config: NodeConfig, cluster: ClusterConfig, app: FastAPI) -> uvi
         port=member.https_port,
         ssl_certfile=config.https.certificate,
         ssl_keyfile=config.https.key,
-        http="httptools",
+        http=BoundedConnection,
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -19,8 +19,8 @@ import zmq
 from nodes.executor.executor import DatabaseUnavailable, Executor, OutOfOrder, unavailable
 from nodes.executor.protocol import Down, ExecuteBlock, ExecutorAlarm, Hello, Question, Ready, Up, decode_up, encode
 
-FRAMES = 1024
-"""High-water mark of the ipc socket: 8 blocks and the questions."""
+FRAMES = 2048
+"""High-water mark of the ipc socket: room for the core's 8 blocks and `QUESTIONS_MAX` questions."""
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 """A block's outcomes: at most 1,280 results of 64 KiB in theory, of which this replica's share."""
 HELLO_INTERVAL_US = 200_000
@@ -53,14 +53,20 @@ class ExecutorPort(Protocol):
 
 
 class ProcessPort:
-    """`nodes.executor.process`, which connects to `endpoint` whenever it (re)starts."""
+    """`nodes.executor.process`, which connects to `endpoint` whenever it (re)starts.
+
+    Each connection announces itself by an empty message; the newest one is the executor, and what an
+    older one still says is dropped.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        self._socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+        self._socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.sndhwm = self._socket.rcvhwm = FRAMES
         self._socket.maxmsgsize = ANSWER_BYTES_MAX
+        self._socket.router_mandatory = True
         self._socket.bind(endpoint)
+        self._connection = b""
         self._is_known = False
         self._hello_us = 0
 
@@ -81,9 +87,17 @@ class ProcessPort:
         return self._is_known and self._send(question)
 
     def _send(self, message: Down) -> bool:
+        if not self._connection:
+            return False
         try:
-            self._socket.send(encode(message), zmq.DONTWAIT)
+            self._socket.send_multipart((self._connection, encode(message)), zmq.DONTWAIT)
         except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._connection = b""
+            self._is_known = False
             return False
         return True
 
@@ -91,13 +105,18 @@ class ProcessPort:
         said: list[Up] = []
         while True:
             try:
-                data = self._socket.recv(zmq.DONTWAIT)
+                connection, data = self._socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 break
-            try:
-                said.append(decode_up(data))
-            except msgspec.DecodeError as error:
-                log.error("executor_said_nonsense", error=str(error))
+            if not data:
+                said.clear()
+                self._connection, self._is_known = connection, False
+                self._hello_us = now_us + HELLO_INTERVAL_US  # it may speak first
+            elif connection == self._connection:
+                try:
+                    said.append(decode_up(data))
+                except msgspec.DecodeError as error:
+                    log.error("executor_said_nonsense", error=str(error))
         if any(isinstance(message, Ready) for message in said):
             self._is_known = True
         if not self._is_known and now_us >= self._hello_us:
@@ -161,7 +180,7 @@ class InlinePort:
 
 Callback = Callable[[Up | None], None]
 """Gets the answer; None when there will be none."""
-QUESTIONS_MAX = 4096
+QUESTIONS_MAX = 1024
 QUESTION_US = 5_000_000
 """An answer is not waited for any longer."""
 

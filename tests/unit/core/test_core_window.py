@@ -180,6 +180,21 @@ def test_committed_predecessor_releases_the_commit() -> None:
     assert [commit.sequence for commit in bench.said(Commit)] == [2]
 
 
+def test_commit_waits_for_a_certificate_below_that_is_not_durable() -> None:
+    bench = Bench(me=1, pipeline=3)
+    proposals = [bench.proposal(sequence) for sequence in (1, 2, 3)]
+    for proposal in proposals:
+        bench.step(proposal, 0)
+    bench.step(bench.prepare(proposals[2], 2), 2)
+    bench.step(bench.prepare(proposals[1], 2), 2, persist=False)
+    for peer in (0, 2, 3):
+        bench.step(bench.commit(proposals[0], peer), peer, persist=False)
+    assert bench.core.status().last_committed == 1
+    assert bench.said(Commit) == []
+    bench.settle()
+    assert [commit.sequence for commit in bench.said(Commit)] == [2, 3]
+
+
 def test_execution_is_in_order_too() -> None:
     bench = Bench(me=1)
     first, second = bench.proposal(1), bench.proposal(2)
@@ -208,6 +223,18 @@ def test_one_sender_counts_once() -> None:
     for _ in range(3):
         bench.step(bench.commit(proposal, 2), 2)
     assert bench.core.status().last_committed == 0
+
+
+def test_prepare_of_the_primary_cannot_stand_in_for_its_proposal() -> None:
+    """Section 6, trap a: a garbage PREPARE sent first must not end up in the certificate."""
+    bench = Bench(me=1)
+    proposal = bench.proposal()
+    bench.step(replace(bench.prepare(proposal, 0), signature=bytes(64)), 0)
+    bench.step(proposal, 0)
+    bench.step(bench.prepare(proposal, 2), 2)
+    (prepared,) = bench.recorded(Prepared)
+    assert isinstance(prepared, Prepared)
+    assert bench.wire.verify_prepare_certificate(prepared.certificate, threshold=3, primary=R(0))
 
 
 def test_votes_for_other_digests_do_not_add_up() -> None:

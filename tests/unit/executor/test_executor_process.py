@@ -66,7 +66,8 @@ class Node:
         )
         (directory / "node.toml").write_text(self.config.to_toml(directory))
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.socket = self.context.socket(zmq.PAIR)
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.peer = b""
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(self.config.executor_endpoint)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -80,12 +81,15 @@ class Node:
         return self.processes[-1]
 
     def send(self, message: Down) -> None:
-        self.socket.send(encode(message))
+        self.socket.send_multipart((self.peer, encode(message)))
 
     def receive(self, kind: type[Message]) -> Message:
         """The next message, which must be of this kind."""
-        assert self.socket.poll(TIMEOUT_MS), f"no {kind.__name__} came"
-        message = decode_up(self.socket.recv())
+        data = b""
+        while not data:  # an empty message is a connection that says which it is
+            assert self.socket.poll(TIMEOUT_MS), f"no {kind.__name__} came"
+            self.peer, data = self.socket.recv_multipart()
+        message = decode_up(data)
         assert isinstance(message, kind), message
         return message
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import ssl
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from nodes import canonical
 from nodes.codes import Status
+from nodes.gateway import connection as connection_module
+from nodes.gateway import guard
 from nodes.keys import SigningKey
 from nodes.receipt import Receipt
 from nodes.wire import BusyReason
@@ -254,3 +257,57 @@ def test_only_tls_13_is_spoken(gateway: Any) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with httpx.Client(verify=context, trust_env=False) as old, pytest.raises(httpx.ConnectError):
         old.get(f"{gateway.http.base_url}/livez")
+
+
+def raw_connection(gateway: Any) -> ssl.SSLSocket:
+    url = gateway.http.base_url
+    plain = socket.create_connection((url.host, url.port), timeout=10)
+    return gateway.tls.wrap_socket(plain, server_hostname=url.host)
+
+
+def read_to_the_end(connection: ssl.SSLSocket) -> bytes:
+    """Everything until the server closes."""
+    received = b""
+    while chunk := connection.recv(65_536):
+        received += chunk
+    return received
+
+
+def test_endless_header_is_cut_off(gateway: Any) -> None:
+    with raw_connection(gateway) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\nlong: " + b"x" * 40_000)
+        answer = read_to_the_end(connection)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b'"code":"header_too_large"' in answer
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /livez HTTP/1.1\r\nhost:"])
+def test_request_that_never_comes_is_cut_off(gateway: Any, monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
+    monkeypatch.setattr(connection_module, "HEAD_TIMEOUT_S", 0.2)
+    with raw_connection(gateway) as connection:
+        connection.sendall(start)
+        answer = read_to_the_end(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_body_that_trickles_in_is_cut_off(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_TIMEOUT_S", 0.2)
+    head = b"POST /v1/operations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"
+    with raw_connection(gateway) as connection:
+        connection.sendall(head)
+        answer = read_to_the_end(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in answer
+
+
+def test_connection_is_kept_for_further_requests(gateway: Any) -> None:
+    request = b"GET /livez HTTP/1.1\r\nhost: x\r\nfiller: " + b"x" * 20_000 + b"\r\n\r\n"
+    with raw_connection(gateway) as connection:
+        for _ in range(4):
+            connection.sendall(request)
+            received = b""
+            while not received.endswith(b'{"status":"live"}'):
+                chunk = connection.recv(65_536)
+                assert chunk, received
+                received += chunk
+            assert received.startswith(b"HTTP/1.1 200 ")

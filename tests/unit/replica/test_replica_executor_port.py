@@ -35,8 +35,9 @@ def context() -> Iterator[zmq.Context[Socket]]:
 
 
 def executor(context: zmq.Context[Socket], endpoint: str) -> Socket:
-    socket = context.socket(zmq.PAIR)
+    socket = context.socket(zmq.DEALER)
     socket.linger = 0
+    socket.probe_router = True
     socket.connect(endpoint)
     return socket
 
