@@ -71,17 +71,16 @@ class Child:
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL when it does not end in time."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            log.error("process did not stop in time", name=self.name)
-            self._process.kill()
-            self._process.wait()
-        self._settle()
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                log.error("process did not stop in time", name=self.name)
+                self._process.kill()
+                self._process.wait()
+            self._settle()
         self._output.close()
 
     def _start(self, now: float) -> None:

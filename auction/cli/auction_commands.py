@@ -90,7 +90,7 @@ def _register_reading(auctions: typer.Typer) -> None:
                 item["id"],
                 item.get("title"),
                 item.get("state"),
-                call.currency.format(item.get("price") or 0),
+                None if item["price"] is None else call.currency.format(item["price"]),
                 item.get("bids"),
                 format_time(item.get("closes_at_us")),
             )

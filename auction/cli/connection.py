@@ -30,8 +30,8 @@ class Connection(Protocol):
     def receipt(self, digest: bytes, timeout_s: float) -> Receipt:
         """The verified receipt of an operation (request digest) or of a deadline (timer digest)."""
 
-    def events(self, auction: str | None, after: tuple[int, int, int] | None) -> Iterator[dict[str, Any]]:
-        """Events as they happen, for ever, each with its `id` (sequence, index, effect)."""
+    def events(self, auction: str | None, after: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
+        """Events after the place `after` (sequence, index, effect), and then as they happen, for ever."""
 
     def close(self) -> None: ...
 

@@ -105,9 +105,9 @@ class HttpsConnection:
 
         return self._at_some_node(get, timeout_s)
 
-    def events(self, auction: str | None, after: tuple[int, int, int] | None) -> Iterator[dict[str, Any]]:
+    def events(self, auction: str | None, after: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
         """Server-sent events; the next node goes on where one stops."""
-        last = None if after is None else "-".join(str(part) for part in after)
+        last = "-".join(str(part) for part in after)
         while True:
             failures = 0
             for node in self._nodes:

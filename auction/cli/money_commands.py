@@ -35,5 +35,5 @@ def register(app: typer.Typer) -> None:
     def supply(call: Call) -> Answer:
         """Show how much money exists and how much may."""
         value = ask(call, {"query": "supply"})
-        shown = {name: call.currency.format(item) if isinstance(item, int) else item for name, item in value.items()}
+        shown = {name: call.currency.format(value[name]) for name in ("minted", "supply_limit")}
         return Answer(value, record("supply", shown))

@@ -25,7 +25,7 @@ from nodes.client.errors import (
     VerificationFailed,
 )
 from nodes.config import ClusterConfig
-from nodes.receipt import Receipt
+from nodes.receipt import Receipt, ReceiptError
 
 
 class ZmqConnection:
@@ -50,7 +50,13 @@ class ZmqConnection:
             receipt = error.receipt
         except ClientError as error:
             raise _failure(error) from error
-        receipt.verify(self.cluster)
+        return self._verified(receipt)
+
+    def _verified(self, receipt: Receipt) -> Receipt:
+        try:
+            receipt.verify(self.cluster)
+        except ReceiptError as error:
+            raise unverified(error.code, error.detail) from error
         return receipt
 
     def query(self, query: dict[str, Any], signer: Signer | None, timeout_s: float) -> dict[str, Any]:
@@ -73,10 +79,9 @@ class ZmqConnection:
             receipt = self._runner.run(self._client.receipt(digest, timeout_ms=_milliseconds(timeout_s)))
         except ClientError as error:
             raise _failure(error) from error
-        receipt.verify(self.cluster)
-        return receipt
+        return self._verified(receipt)
 
-    def events(self, auction: str | None, after: tuple[int, int, int] | None) -> Iterator[dict[str, Any]]:
+    def events(self, auction: str | None, after: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
         filters = {} if auction is None else {"auction": auction}
         stream = self._client.events(after=after, **filters)
         try:

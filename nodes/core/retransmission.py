@@ -86,9 +86,9 @@ class Retransmission:
         ]
         self._last_us: int | None = None
         self._progress_us = 0
-
-    def peer_status(self, peer: ReplicaId) -> Status | None:
-        return self._peers[peer].status
+        self._most_committed = SequenceNumber(0)
+        self._most_known = SequenceNumber(0)
+        """The highest sequences that the latest STATUS of any peer shows as committed, and as known."""
 
     # Sending -------------------------------------------------------------------------------------
 
@@ -97,8 +97,9 @@ class Retransmission:
         options = self._options
         if self._last_us is None:
             return 0
-        behind = any(_shows_more(peer.status, window, order) for peer in self._peers if peer.status is not None)
-        if behind or is_catching_up:
+        known = max(window.highest(), order.last_committed)
+        is_behind = self._most_committed > order.last_committed or self._most_known > known
+        if is_behind or is_catching_up:
             return self._last_us + options.status_missing_us
         unsettled = window.unsettled()
         if unsettled is None:
@@ -169,6 +170,9 @@ class Retransmission:
             return [Report(Fault(sender, FaultCode.WRONG_EPOCH))]
         peer = self._peers[sender]
         peer.status = message
+        statuses = [known.status for known in self._peers if known.status is not None]
+        self._most_committed = max(status.last_committed for status in statuses)
+        self._most_known = SequenceNumber(max(status.last_committed + len(status.slots) for status in statuses))
         effects: Effects = []
         mine = order.hash_of(message.last_executed)
         if mine is not None and message.last_executed <= order.last_executed and mine != message.order_hash:
@@ -269,13 +273,6 @@ class Retransmission:
         if not self._peers[sender].bucket.take(MESSAGE_BYTES + len(block.body), now):
             return []
         return [Send(FetchedBody(self._options.epoch, block), to=sender)]
-
-
-def _shows_more(status: Status, window: Window, order: Order) -> bool:
-    """Does the peer say it has something this replica has never heard of?"""
-    if status.last_committed > order.last_committed:
-        return True
-    return status.last_committed + len(status.slots) > max(window.highest(), order.last_committed)
 
 
 def _slot_status(slot: Slot) -> SlotStatus:

@@ -131,6 +131,7 @@ class Executor:
         self._reader = self._database.reader()
         self._checked = 0
         """Generation of the writer's connection on which the database was found at `_tip`."""
+        self._is_loaded = False
         self._pending: Executed | None = None
         """Set while it is not known whether its COMMIT took effect."""
         self._schema: Schema
@@ -166,11 +167,12 @@ class Executor:
         self._timers.load()
         self._load_state()
         self._reader.open()
+        self._is_loaded = True
         return self.ready()
 
     def close(self) -> None:
         """Keep the vectors for the next start and let the database go."""
-        if self._sidecar is not None and self._pending is None and self._writer.is_open:
+        if self._sidecar is not None and self._is_loaded and self._pending is None:
             self._tracker.write_sidecar(self._sidecar)
         self._reader.close()
         self._writer.close()

@@ -58,7 +58,7 @@ POLL_MS = 250
 """How soon a lost parent or a signal is noticed by an idle executor."""
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 LINGER_MS = 1000
-"""Time for a last alarm to leave."""
+"""Time for a last alarm to find its way, and to leave."""
 
 EXIT_REFUSED = 2
 EXIT_STOPPED = 3
@@ -192,10 +192,14 @@ class Service:
             self._send(ExecutorAlarm(reason))
 
     def _send(self, message: Up) -> None:
+        """Send, waiting for a replica that is away; what it missed by then it asks for again (`Hello`)."""
         data = encode(message)
-        while not self._socket.poll(POLL_MS, zmq.POLLOUT):
-            self._lifetime.check()
-        self._socket.send(data, zmq.NOBLOCK)
+        while True:
+            try:
+                return self._socket.send(data, zmq.NOBLOCK)
+            except zmq.Again:
+                self._lifetime.check()
+                self._socket.poll(POLL_MS, zmq.POLLOUT)
 
 
 def serve(executor: Executor, endpoint: str, lifetime: Lifetime) -> int:
@@ -203,6 +207,7 @@ def serve(executor: Executor, endpoint: str, lifetime: Lifetime) -> int:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.PROBE_ROUTER, 1)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # a lost connection is forgotten, and the next one probes again
     socket.setsockopt(zmq.LINGER, LINGER_MS)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     socket.connect(endpoint)
@@ -226,7 +231,8 @@ def serve(executor: Executor, endpoint: str, lifetime: Lifetime) -> int:
 
 
 def _last_word(socket: zmq.Socket[bytes], reason: str) -> None:
-    if socket.poll(0, zmq.POLLOUT):
+    """The reason, if a replica is there or comes within the time of a farewell."""
+    if socket.poll(LINGER_MS, zmq.POLLOUT):
         socket.send(encode(ExecutorAlarm(reason)), zmq.NOBLOCK)
 
 

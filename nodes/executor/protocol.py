@@ -1,10 +1,10 @@
 """What a replica and its executor say to each other, as msgpack over one ipc socket of the node.
 
-The replica binds a ROUTER, the executor connects a DEALER that probes it, so that each knows when the other
-is new (with PAIR, an executor that comes before its former self is gone is cut off for ever). Only these two processes of one owner can reach the
-socket, so the values are trusted; lengths are still bounded by the socket. An executor that starts,
-is asked by `Hello`, or is handed a block out of order says `Ready`; the replica then hands it
-every block after `Ready.sequence`, in order.
+The replica binds a ROUTER, the executor connects a DEALER that probes it, so that each side knows when
+the other is new (with PAIR, an executor that comes before its former self is gone is cut off for ever).
+Only these two processes of one owner can reach the socket, so the values are trusted; lengths are still
+bounded by it. An executor that starts, is asked by `Hello`, or is handed a block out of order says
+`Ready`; the replica then hands it every block after `Ready.sequence`, in order.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from nodes.core.messages import FetchedBlocks, OrderedBatch
 from nodes.core.ready import Serve
 from nodes.core.types import ReplicaId
@@ -21,6 +23,8 @@ BYTES_PER_S = 20 * 1024 * 1024
 BURST_BYTES = 8 * 1024 * 1024
 CONCURRENT_MAX = 2
 _KIB = 1024
+
+log = structlog.get_logger(__name__)
 
 
 class ArchiveService:
@@ -58,6 +62,8 @@ class ArchiveService:
                 OrderedBatch(read_batch(self._wire.domain, header), (), body) for header, body in archive.blocks
             )
         except (WireError, ValueError) as error:
-            raise RuntimeError(f"the executor's archive holds a broken batch: {error}") from error
+            # Others hold these batches too; what is damaged here is only a cache.
+            log.error("archive_damaged", peer=to, problem=str(error))
+            return
         self._send(to, self._wire.encode(FetchedBlocks(self._wire.domain.epoch, blocks)))
         self.served_blocks += len(blocks)

@@ -136,20 +136,22 @@ class Loop:
 
     def turn(self) -> bool:
         """Wait for something, then do what there is. True: asked to stop."""
-        events = self._poller.poll(self._timeout_ms())
-        if any(waited == self._stop_fd for waited, _ in events):
+        readable = dict(self._poller.poll(self._timeout_ms()))
+        if self._stop_fd in readable:
             return True
         now = _now()
-        if self._journal.synced():
+        if self._journal.wal.event_fd in readable and self._journal.synced():
             self._core.persisted(self._journal.durable)
             self._release(now)
             self._settle(now)
-        self._take_peers(now)
+        if self._mesh.control in readable or self._mesh.bulk in readable:
+            self._take_peers(now)
         for said in self._port.turn(now.monotonic_us):
             self._on_executor(said, now)
         self._settle(now)
-        for frame in self._client_socket.receive(CLIENT_FRAMES):
-            self._clients.take(frame, now)
+        if self._client_socket.socket in readable:
+            for frame in self._client_socket.receive(CLIENT_FRAMES):
+                self._clients.take(frame, now)
         if self._clients.waiting_requests:
             self._clients.verify_chunk(now)
             self._settle(now)
@@ -176,8 +178,7 @@ class Loop:
         return max(0, min(left_ms, longest_ms))
 
     def _take_peers(self, now: Now) -> None:
-        frames = self._mesh.receive(PEER_FRAMES)
-        for sender, frame in frames:
+        for sender, frame in self._mesh.receive(PEER_FRAMES):
             peer = self._peers[sender]
             peer.heard_us = now.monotonic_us
             peer.frames += 1
@@ -190,8 +191,7 @@ class Loop:
                 continue
             for message in messages:
                 self._core.step(message, sender, now)
-        if frames:
-            self._settle(now)
+        self._settle(now)
 
     # Ready ---------------------------------------------------------------------------------------
 

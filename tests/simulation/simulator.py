@@ -20,7 +20,6 @@ from nodes.config import Parameters
 from nodes.core.messages import (
     Attest,
     Commit,
-    FetchAttest,
     FetchedBlocks,
     OrderedBatch,
     PeerMessage,
@@ -282,7 +281,6 @@ class Node:
 
     def _serve(self, serve: Serve) -> None:
         request = serve.request
-        assert not isinstance(request, FetchAttest)
         blocks: tuple[OrderedBatch, ...] = tuple(
             executed.block for executed in self.database.blocks[request.first - 1 : request.last]
         )

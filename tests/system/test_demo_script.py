@@ -111,7 +111,7 @@ def test_script_of_the_story_holds_and_every_receipt_verifies(scratch: Path, tmp
     assert arremate(scratch, "receipt", "verify", str(tmp_path / "changed.json"), *genesis).returncode == 5
 
 
-@pytest.mark.parametrize("seed", [1, 20260])
+@pytest.mark.parametrize("seed", [20260])
 def test_random_script_ends_in_the_balances_of_the_plain_model(scratch: Path, tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "k"
     done = arremate(scratch, "demo", "--random", str(seed), "--operations", "90", "--keep", str(folder))

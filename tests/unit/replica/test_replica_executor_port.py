@@ -38,6 +38,7 @@ def executor(context: zmq.Context[Socket], endpoint: str) -> Socket:
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.probe_router = True
+    socket.immediate = True
     socket.connect(endpoint)
     return socket
 
@@ -104,6 +105,25 @@ def test_executor_that_comes_again_gets_nothing_of_what_its_former_self_was_sent
     assert received(second, ExecuteBlock) == ExecuteBlock(9, bytes(80), b"", bytes(32))
     second.close()
     port.close()
+
+
+def test_executor_is_found_by_a_replica_that_comes_again(context: zmq.Context[Socket], tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/x.ipc"
+    first = ProcessPort(context, endpoint)
+    other = executor(context, endpoint)
+    other.send(encode(READY))
+    assert heard(first) == [READY]
+    first.close()
+    second = ProcessPort(context, endpoint)
+    deadline = time.monotonic() + 10
+    while not other.poll(20):
+        assert second.turn(time.monotonic_ns() // 1000) == []
+        assert time.monotonic() < deadline
+    assert decode_down(other.recv()) == Hello()
+    other.send(encode(READY))
+    assert heard(second) == [READY]
+    other.close()
+    second.close()
 
 
 def test_nonsense_is_dropped(context: zmq.Context[Socket], tmp_path: Path) -> None:
