@@ -147,8 +147,13 @@ def _write(
 ) -> ClusterConfig:
     authority = Authority.generate(f"{application.name} cluster", now=datetime.datetime.now(datetime.UTC))
     members = []
+    gateways = []
     for index, plan in enumerate(plans):
-        members.append(_write_node_secrets(folder / f"node{index}", ReplicaId(index), plan, authority))
+        node = folder / f"node{index}"
+        members.append(_write_node_secrets(node, ReplicaId(index), plan, authority))
+        gateway = CurveKeys.generate()
+        gateway.save(node / "gateway.key")
+        gateways.append(gateway.public)
     cluster = ClusterConfig.new(
         members=members,
         genesis_time_us=genesis_time_us or time.time_ns() // 1_000,
@@ -162,7 +167,7 @@ def _write(
         node = folder / f"node{index}"
         write_new_file(node / "genesis.json", genesis)
         write_new_file(node / "ca.pem", authority.certificate)
-        config = _node_config(node, ReplicaId(index), plan, application, executor)
+        config = _node_config(node, ReplicaId(index), plan, application, executor, tuple(gateways))
         write_secret_file(node / "node.toml", config.to_toml(node).encode("utf-8"))
     write_new_file(folder / "genesis.json", genesis)
     write_new_file(folder / "ca.pem", authority.certificate)
@@ -198,12 +203,23 @@ def _write_node_secrets(node: Path, replica: ReplicaId, plan: NodePlan, authorit
 
 
 def _node_config(
-    node: Path, replica: ReplicaId, plan: NodePlan, application: Application, executor: Executor
+    node: Path,
+    replica: ReplicaId,
+    plan: NodePlan,
+    application: Application,
+    executor: Executor,
+    gateways: tuple[bytes, ...],
 ) -> NodeConfig:
     return NodeConfig(
         replica=replica,
+        gateways=gateways,
         genesis=node / "genesis.json",
-        keys=KeyFiles(consensus=node / "consensus.key", curve=node / "curve.key", identity=node / "identity.key"),
+        keys=KeyFiles(
+            consensus=node / "consensus.key",
+            curve=node / "curve.key",
+            identity=node / "identity.key",
+            gateway=node / "gateway.key",
+        ),
         https=HttpsFiles(certificate=node / "tls.pem", key=node / "tls.key", authority=node / "ca.pem"),
         data_dir=node / "data",
         database_url=plan.database_url,

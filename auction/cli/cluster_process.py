@@ -28,7 +28,7 @@ from nodes.testnet import Testnet, https_url
 READY_TIMEOUT_S = 100.0
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.1
-LOG_LINES_SHOWN = 12
+LOG_LINES_SHOWN = 5
 
 Notice = Callable[[str], None]
 
@@ -81,10 +81,13 @@ class NodeProcess:
         return ended
 
     def last_log_lines(self) -> str:
-        if not self.log.exists():
-            return "no output"
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(lines[-LOG_LINES_SHOWN:]) or "no output"
+        """The end of what the node and each of its processes printed."""
+        parts = []
+        for path in (self.log, *sorted((self.folder / "data" / "log").glob("*.log"))):
+            if path.exists():
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                parts.append("\n".join([f"--- {path.name}", *lines[-LOG_LINES_SHOWN:]]))
+        return "\n".join(parts) or "no output"
 
 
 class ClusterProcess:

@@ -66,6 +66,12 @@ class Parameters:
                 "a forgotten session could be replayed inside validity_max_us",
                 "make it longer than validity_max_us",
             )
+        if self.results_lifetime_us <= self.validity_max_us:
+            raise ConfigError(
+                "parameters.results_lifetime_us",
+                "a request could be ordered again after its result is forgotten",
+                "make it longer than validity_max_us",
+            )
         if self.batch_bytes_max < self.operation_bytes_max + 1024:
             raise ConfigError("parameters.batch_bytes_max", "no room for one operation", "raise it")
 

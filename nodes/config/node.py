@@ -34,6 +34,8 @@ class KeyFiles:
     curve: Path
     identity: Path | None = None
     """Cold: only needed for administration, so a running node may do without."""
+    gateway: Path | None = None
+    """CURVE key by which replicas know this node's gateway (their `gateways`); without it, a new one at each start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class NodeConfig:
     pipeline: int = 2
     """W: blocks in flight while this node is primary."""
     sync_prepare: bool = True
-    """Make a vote durable before it is sent, instead of the fence rule after a restart."""
+    """Make a vote durable before it is sent. False is refused: the fence rule that a restart would need
+    instead (protocol.md 15) is not built."""
     log_level: LogLevel = "info"
     listen: Listen = field(default_factory=Listen)
     admission: Admission = field(default_factory=Admission)
@@ -115,7 +118,10 @@ class NodeConfig:
         check_integer("replica", self.replica, 0, 12)
         check_integer("pipeline", self.pipeline, 1, 8)
         if type(self.sync_prepare) is not bool:
-            raise ConfigError("sync_prepare", f"{self.sync_prepare!r}", "give true or false")
+            raise ConfigError("sync_prepare", f"{self.sync_prepare!r} is not a boolean", "give true, or leave it out")
+        if not self.sync_prepare:
+            problem = "false needs the fence rule, which is not built: a restarted replica could vote twice"
+            raise ConfigError("sync_prepare", problem, "give true, or leave it out")
         _choice("executor", self.executor, get_args(Executor))
         _choice("log_level", self.log_level, get_args(LogLevel))
         if not isinstance(self.application, str) or not _APPLICATION.fullmatch(self.application):

@@ -29,8 +29,6 @@ from nodes.keys import CurveKeys
 VERSION = "1.0.0"
 """Version of the interface."""
 IN_FLIGHT_MAX = 20_000
-CURVE_KEY_FILE = "gateway.key"
-"""In the data directory: the CURVE key that replicas may know as a gateway's. Without it, a new one each time."""
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
@@ -111,8 +109,7 @@ def _add_description(app: FastAPI) -> None:
 
 
 def _curve_keys(config: NodeConfig) -> CurveKeys | None:
-    path = config.data_dir / CURVE_KEY_FILE
-    return CurveKeys.load(path) if path.exists() else None
+    return None if config.keys.gateway is None else CurveKeys.load(config.keys.gateway)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sys
 import threading
 import time
@@ -23,12 +24,16 @@ from typing import NamedTuple
 
 from nodes.wal.segment import (
     HEADER_BYTES,
+    MAGIC_BEFORE,
     MARK,
     RECORD_BYTES_MAX,
     RECORD_HEADER_BYTES,
+    SECRET_BYTES,
     SEGMENT_BYTES,
+    Checksum,
     LogIdentity,
     LogRecord,
+    SegmentHeader,
     WalCorrupt,
     WalError,
     WalLocked,
@@ -126,7 +131,9 @@ class Wal:
         except BaseException:
             os.close(self._lock_fd)
             raise
-        self.identity = existing or identity
+        self.identity = existing.identity if existing is not None else identity
+        self._secret = existing.secret if existing is not None else secrets.token_bytes(SECRET_BYTES)
+        self._checksum = Checksum(self._secret)
         self.is_new = existing is None
         self.statistics = WalStatistics()
         self.durable_lsn = 0
@@ -154,8 +161,7 @@ class Wal:
                 raise WalCorrupt(f"{path.name}: expected the segment that begins with record {expected}")
             data = path.read_bytes()
             end = HEADER_BYTES
-            while (valid := unpack_record(data, end)) is not None:
-                record, _ = valid
+            while (record := unpack_record(self._checksum, data, end)) is not None:
                 if record.lsn != expected:
                     raise WalCorrupt(f"{path.name}: record {record.lsn} at byte {end} should be {expected}")
                 expected += 1
@@ -163,7 +169,7 @@ class Wal:
                 if record.type != MARK:
                     yield record
             last = position == len(self._segments) - 1
-            witness = proof_of_corruption(data, end, expected)
+            witness = proof_of_corruption(self._checksum, data, end, expected)
             if witness is not None or (not last and end != len(data)):
                 later = f"record {witness}" if witness is not None else "a later segment"
                 raise WalCorrupt(f"{path.name}: bad record {expected} at byte {end}; {later} says it was durable")
@@ -195,7 +201,11 @@ class Wal:
         return self.last_lsn
 
     def collect(self, below_lsn: int) -> None:
-        """Delete, in the writer thread, the finished segments whose records are all below `below_lsn`."""
+        """Delete the finished segments whose records are all below `below_lsn`.
+
+        The writer thread does it, when what was appended before this call is durable. What is still needed
+        of those records is to be appended again first: see `kept_from`.
+        """
         self._queue.put(_Collect(below_lsn))
 
     def take_event(self) -> int:
@@ -219,6 +229,20 @@ class Wal:
             os.close(self._lock_fd)
             os.close(self.event_fd)
             self._lock_fd = -1
+
+    def kept_from(self, below_lsn: int) -> int:
+        """The first lsn that `collect(below_lsn)` would leave.
+
+        To collect: take this, append again what is live below it, and `collect` it rather than `below_lsn`,
+        since the writer may begin another segment meanwhile.
+        """
+        firsts = [first_lsn for first_lsn, _ in list(self._segments)]
+        return max((first_lsn for first_lsn in firsts if first_lsn <= below_lsn), default=firsts[0])
+
+    @property
+    def first_lsn(self) -> int:
+        """The oldest record there is, or will be."""
+        return self._segments[0][0]
 
     @property
     def segment_count(self) -> int:
@@ -244,6 +268,7 @@ class Wal:
                     for lsn, (kind, payload) in enumerate(records, first_lsn):
                         self._gather(group, lsn, kind, payload)
                 case _Collect():
+                    self._finish(group)  # what was repeated, before its original goes
                     self._delete_segments(item.below_lsn)
                 case _Close():
                     is_open = False
@@ -256,18 +281,18 @@ class Wal:
                 break
         self._finish(group)
         if not is_open:
-            group.add(group.lsn + 1, pack_record(group.lsn + 1, group.lsn, MARK, b""))
+            group.add(group.lsn + 1, pack_record(self._checksum, group.lsn + 1, group.lsn, MARK, b""))
             self._write(group.chunks, group.size)
         return is_open
 
     def _gather(self, group: _Group, lsn: int, kind: int, payload: bytes) -> None:
         """Add a record to the group, in a new segment when it does not fit this one."""
-        chunk = pack_record(lsn, self.durable_lsn, kind, payload)
+        chunk = pack_record(self._checksum, lsn, self.durable_lsn, kind, payload)
         end = self._offset + group.size
         if end + len(chunk) > self._segment_bytes and end > HEADER_BYTES:
             self._finish(group)
             self._rotate(lsn)
-            chunk = pack_record(lsn, self.durable_lsn, kind, payload)
+            chunk = pack_record(self._checksum, lsn, self.durable_lsn, kind, payload)
         group.add(lsn, chunk)
 
     def _finish(self, group: _Group) -> None:
@@ -308,7 +333,7 @@ class Wal:
         while len(self._segments) > 1 and self._segments[1][0] <= below_lsn:
             _, path = self._segments.pop(0)
             path.unlink()
-        _sync_directory(self._directory)
+            _sync_directory(self._directory)  # one by one: no later segment may be gone before an earlier one
 
     # ---- files
 
@@ -316,7 +341,7 @@ class Wal:
         path = segment_path(self._directory, first_lsn)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.posix_fallocate(self._fd, 0, self._segment_bytes)
-        header = pack_header(self.identity, first_lsn)
+        header = pack_header(self.identity, self._secret, first_lsn)
         if os.pwrite(self._fd, header, 0) != len(header):
             raise OSError("short write of a segment header")
         os.fsync(self._fd)
@@ -354,15 +379,18 @@ def _sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _read_headers(directory: Path, identity: LogIdentity) -> tuple[list[tuple[int, Path]], LogIdentity | None]:
-    """Segments as (first lsn, path), and the identity they carry (None: there is no log yet)."""
+def _read_headers(directory: Path, identity: LogIdentity) -> tuple[list[tuple[int, Path]], SegmentHeader | None]:
+    """Segments as (first lsn, path), and a header with what they share (None: there is no log yet)."""
     segments: list[tuple[int, Path]] = []
-    found: LogIdentity | None = None
+    found: SegmentHeader | None = None
     paths = segment_paths(directory)
     for path in paths:
         with path.open("rb") as file:
-            header = unpack_header(file.read(HEADER_BYTES))
+            data = file.read(HEADER_BYTES)
+        header = unpack_header(data)
         if header is None:
+            if data.startswith(MAGIC_BEFORE):
+                raise WalMismatch(f"{path.name}: is a log of format 1, which this version does not read")
             if path != paths[-1]:
                 raise WalCorrupt(f"{path.name}: damaged segment header")
             if not _is_unfinished(path):
@@ -370,14 +398,15 @@ def _read_headers(directory: Path, identity: LogIdentity) -> tuple[list[tuple[in
             path.unlink()  # the crash came between creating the file and syncing its header
             _sync_directory(directory)
             break
-        this, first_lsn = header
-        if (this.cluster_id, this.replica) != (identity.cluster_id, identity.replica):
-            raise WalMismatch(f"{path.name}: belongs to replica {this.replica} of cluster {this.cluster_id.hex()}")
-        if found is not None and this != found:
+        identity_found, secret, first_lsn = header
+        if (identity_found.cluster_id, identity_found.replica) != (identity.cluster_id, identity.replica):
+            owner = f"replica {identity_found.replica} of cluster {identity_found.cluster_id.hex()}"
+            raise WalMismatch(f"{path.name}: belongs to {owner}")
+        if found is not None and (identity_found, secret) != (found.identity, found.secret):
             raise WalCorrupt(f"{path.name}: is from another log than the segment before it")
         if path.name != segment_path(directory, first_lsn).name:
             raise WalCorrupt(f"{path.name}: holds the segment that begins with record {first_lsn}")
-        found = this
+        found = header
         segments.append((first_lsn, path))
     return segments, found
 

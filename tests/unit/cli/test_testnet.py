@@ -62,7 +62,7 @@ def test_no_folder_holds_a_users_or_the_authoritys_secret(folder: Path) -> None:
 
 def test_secrets_are_for_their_owner_only(folder: Path) -> None:
     secret = [path for path in folder.rglob("*") if path.suffix == ".key" or path.name == "node.toml"]
-    assert len(secret) == 4 * 5 + len(sample.PEOPLE) + 1
+    assert len(secret) == 4 * 6 + len(sample.PEOPLE) + 1
     assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.glob("node*")} == {0o700}
 

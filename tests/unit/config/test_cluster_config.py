@@ -124,6 +124,7 @@ def test_error_names_the_field_and_the_fix(changes: dict[str, Any], field: str) 
         ({"buckets": "256"}, "buckets"),
         ({"session_window": 128}, "session_window"),
         ({"session_lifetime_us": 60_000_000}, "session_lifetime_us"),
+        ({"results_lifetime_us": 60_000_000}, "results_lifetime_us"),
         ({"batch_bytes_max": 2_000_000}, "batch_bytes_max"),
         ({"batch_bytes_max": 65_536}, "batch_bytes_max"),
         ({"operation_bytes_max": 70_000}, "operation_bytes_max"),

@@ -61,7 +61,7 @@ def test_written_file_is_read_back_equal(tmp_path: Path) -> None:
         application="a.b:C",
         executor="inline",
         pipeline=8,
-        sync_prepare=False,
+        sync_prepare=True,
         log_level="debug",
         listen=Listen(peer_host="0.0.0.0", metrics_port=9100),
         admission=Admission(rate_per_s=7),
@@ -117,6 +117,18 @@ def test_error_names_the_field(tmp_path: Path, old: str, new: str, field: str) -
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, MINIMAL.replace(old, new))
     assert caught.value.field == field
+
+
+def test_vote_before_the_disk_is_refused_while_nothing_makes_it_safe(tmp_path: Path) -> None:
+    text = MINIMAL.replace("replica = 2", "replica = 2\nsync_prepare = {}")
+    assert load(tmp_path, text.format("true")).sync_prepare
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text.format("false"))
+    assert caught.value.field == "sync_prepare"
+    assert "fence" in caught.value.problem
+    assert "true" in caught.value.fix
+    with pytest.raises(ConfigError, match="sync_prepare"):
+        replace(load(tmp_path, MINIMAL), sync_prepare=False)
 
 
 def test_file_that_is_not_toml_or_too_large_is_refused(tmp_path: Path) -> None:
