@@ -2,13 +2,25 @@
 
 A part never calls another part: it returns effects, in order, and the replica numbers log records,
 hands out check tokens and passes on what concerns a neighbour (`Proposed`, `Ordered`, `Stabilised`).
+
+A purpose holds the very messages that are being checked: its answer is about these and no others,
+whatever has taken their place since.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nodes.core.messages import Attest, AttestCertificate, Commit, FetchBlocks, OrderedBatch, PeerMessage, Prepare
+from nodes.core.messages import (
+    Attest,
+    AttestCertificate,
+    Commit,
+    FetchBlocks,
+    OrderedBatch,
+    PeerMessage,
+    Prepare,
+    PrePrepare,
+)
 from nodes.core.ready import SignatureCheck
 from nodes.core.records import Record
 from nodes.core.types import Fault, FaultCode, ReplicaId, Request, SequenceNumber, View
@@ -18,10 +30,8 @@ from nodes.core.types import Fault, FaultCode, ReplicaId, Request, SequenceNumbe
 class ProposalPurpose:
     """Is this candidate proposal signed by its primary, and are its requests by their clients?"""
 
-    view: View
-    sequence: SequenceNumber
+    proposal: PrePrepare
     sender: ReplicaId
-    digest: bytes
     with_requests: bool
 
 
@@ -29,8 +39,7 @@ class ProposalPurpose:
 class PreparesPurpose:
     view: View
     sequence: SequenceNumber
-    digest: bytes
-    senders: tuple[ReplicaId, ...]
+    votes: tuple[tuple[ReplicaId, Prepare], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from nodes.core.options import CoreOptions
-from nodes.core.types import Now, Request, SequenceNumber
+from nodes.core.types import Now, ReplicaId, Request, SequenceNumber
 
 CLOCK_SLACK_US = 1_000_000
 """Tolerance of `valid_until` at admission, for clients whose clock is a little off."""
@@ -56,6 +56,8 @@ class Entry:
     arrived_us: int
     relayed_us: int
     """Monotonic time of the last relay, or of the arrival."""
+    relay: ReplicaId | None = None
+    """The replica that relayed it. None: a client sent it here, so relaying it is up to this replica."""
     state: State = State.PENDING
 
 
@@ -81,6 +83,7 @@ class Pool:
         """Client keys, each once: whose turn it is. Keys without ready requests leave when their turn comes."""
         self._in_rotation: dict[bytes, None] = {}
         self._arrivals: deque[Entry] = deque()
+        self._relayed = [0] * options.n
         self._bytes = 0
         self.ready_count = 0
         self.ready_bytes = 0
@@ -98,9 +101,10 @@ class Pool:
     # Admission -----------------------------------------------------------------------------------
 
     def admit(self, requests: Iterable[Request], now: Now, *, relayed: bool = False) -> Admission:
-        """Sort out what is worth a signature check. Changes nothing.
+        """Sort out what is worth a signature check. Changes nothing, but that a request which waits here for
+        another replica's sake waits for its client's from then on, within the client's quota.
 
-        A relayed request (already checked by another replica) is not held to the client's quota, so
+        A relayed request (already checked by another replica) is held to twice the client's quota, so
         that a client cannot make this primary drop what its own followers wait for.
         """
         accepted: list[Request] = []
@@ -111,8 +115,10 @@ class Pool:
         for request in requests:
             if self._is_known(request.digest) or request.leaf in seen:
                 known.append(request)
+                if not relayed:
+                    self._take_over(request.digest)
                 continue
-            reason = self._refusal(request, now, 0 if relayed else added.get(request.client, 0), relayed)
+            reason = self._refusal(request, now, added.get(request.client, 0), relayed)
             if reason is not None:
                 refused.append(Refused(request, reason))
                 continue
@@ -131,7 +137,7 @@ class Pool:
             return Refusal.TOO_FAR_AHEAD
         client = self._clients.get(request.client)
         held = (len(client.ready) + client.proposed if client is not None else 0) + added
-        if held >= self._options.client_requests_max and not relayed:
+        if held >= self._options.client_requests_max * (2 if relayed else 1):
             return Refusal.CLIENT_QUOTA
         if self._is_full(len(request.record)):
             ready = len(client.ready) if client is not None else 0
@@ -139,11 +145,27 @@ class Pool:
                 return Refusal.POOL_FULL
         return None
 
+    def _take_over(self, digest: bytes) -> None:
+        """Its client sent it here too: the share of the replica that relayed it first is free again."""
+        leaf = self._leaves.get(digest)
+        entry = self._entries.get(leaf) if leaf is not None else None
+        if entry is None or entry.relay is None:
+            return
+        client = self._clients[entry.request.client]
+        if len(client.ready) + client.proposed <= self._options.client_requests_max:
+            if entry.state is State.PENDING:
+                self._relayed[entry.relay] -= 1
+            entry.relay = None
+
+    def relayed_by(self, relay: ReplicaId) -> int:
+        """Requests that wait here for a proposal because `relay` forwarded them."""
+        return self._relayed[relay]
+
     def _is_full(self, size: int) -> bool:
         too_many = len(self._entries) >= self._options.pool_requests_max
         return too_many or self._bytes + size > self._options.pool_bytes_max
 
-    def submit(self, requests: Iterable[Request], now: Now) -> tuple[Request, ...]:
+    def submit(self, requests: Iterable[Request], now: Now, relay: ReplicaId | None = None) -> tuple[Request, ...]:
         """Add requests whose signatures hold. Returns those that are not, or no longer, in the pool."""
         dropped: list[Request] = []
         for request in requests:
@@ -158,7 +180,7 @@ class Pool:
                 dropped.append(request)
                 self._forget_idle(request.client, client)
                 continue
-            entry = Entry(request, now.monotonic_us, now.monotonic_us)
+            entry = Entry(request, now.monotonic_us, now.monotonic_us, relay)
             self._entries[request.leaf] = entry
             self._leaves[request.digest] = request.leaf
             self._bytes += len(request.record)
@@ -191,6 +213,8 @@ class Pool:
             self._in_rotation[request.client] = None
             self._rotation.append(request.client)
         self._count(request.client, len(client.ready) - 1, len(client.ready))
+        if entry.relay is not None:
+            self._relayed[entry.relay] += 1
         self.ready_count += 1
         self.ready_bytes += len(request.record)
         self._arrivals.append(entry)
@@ -202,6 +226,8 @@ class Pool:
         client = self._clients[request.client]
         client.ready.remove(entry)
         self._count(request.client, len(client.ready) + 1, len(client.ready))
+        if entry.relay is not None:
+            self._relayed[entry.relay] -= 1
         self.ready_count -= 1
         self.ready_bytes -= len(request.record)
 
@@ -325,7 +351,10 @@ class Pool:
             self._remove(entry)
 
     def overdue(self, now: Now, count_max: int) -> tuple[Request, ...]:
-        """Pending requests that no proposal named for T_FWD: to be relayed, and not again for as long."""
+        """Pending requests that no proposal named for T_FWD: to be relayed, and not again for as long.
+
+        What another replica relayed is left to it: every replica's share elsewhere is for its own clients.
+        """
         due: list[Request] = []
         oldest = self.oldest_ready_us()
         if oldest is None or now.monotonic_us - oldest < self._options.forward_after_us:
@@ -334,7 +363,7 @@ class Pool:
             if len(due) == count_max or now.monotonic_us - entry.arrived_us < self._options.forward_after_us:
                 break
             waited = now.monotonic_us - entry.relayed_us
-            if entry.state is State.PENDING and waited >= self._options.forward_after_us:
+            if entry.state is State.PENDING and entry.relay is None and waited >= self._options.forward_after_us:
                 entry.relayed_us = now.monotonic_us
                 due.append(entry.request)
         return tuple(due)

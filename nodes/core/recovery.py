@@ -35,6 +35,7 @@ def recover(records: Iterable[Record], window: Window, order: Order, checkpoints
             case Accepted():
                 if record.proposal.batch.sequence > window.stable:
                     window.recover_accepted(record.proposal)
+                if record.proposal.batch.sequence > max(window.stable, order.last_committed):
                     pool.proposed(record.proposal.batch.sequence, record.proposal.requests)
             case Prepared():
                 if record.certificate.batch.sequence > window.stable:

@@ -181,7 +181,7 @@ class Replica:
                 effects = [conflict_verified(purpose, flags)]
             case ForwardPurpose():
                 good, effects = self._relay.verified(purpose, flags, now)
-                self._pool.submit(good, now)
+                self._pool.submit(good, now, purpose.sender)
             case _ as unknown:
                 assert_never(unknown)
         self._apply(effects, now)

@@ -3,6 +3,10 @@
 Always: every message of agreement that was lost comes again because of some STATUS; answers are
 bounded for each peer by a token bucket; only what was durable before is sent again. A vote is
 repeated by its owner; a proposal by its primary, and by everyone once it stays missing.
+
+A slot that this replica has decided stays in its STATUS while its own certificate is missing and some
+peer has not committed the slot: that peer may wait for this replica's COMMIT, and this replica must
+ask for what it needs to be able to send it.
 """
 
 from __future__ import annotations
@@ -36,6 +40,10 @@ SETTLE_US = 50_000
 """What was sent less than this ago is probably on its way."""
 MESSAGE_BYTES = 160
 """Cost of a message without a body in the token bucket."""
+STALE_US = 5_000_000
+"""A peer that has been silent for longer asks for nothing."""
+DECIDED_PROPOSALS_MAX = 4
+"""Proposals of slots that the peer has decided, in one answer: it needs them for its votes alone."""
 PIECE_BYTES = 2 << 20
 """Body bytes of one FetchedBlocks answered from memory."""
 SERVED_BLOCKS_MAX = 64
@@ -73,6 +81,8 @@ class Bucket:
 class Peer:
     bucket: Bucket
     status: Status | None = None
+    heard_us: int = 0
+    """Monotonic time of `status`."""
     lacking: SequenceNumber | None = None
     """Lowest proposal it lacked at its last STATUS."""
     rounds: int = 0
@@ -89,6 +99,8 @@ class Retransmission:
         self._most_committed = SequenceNumber(0)
         self._most_known = SequenceNumber(0)
         """The highest sequences that the latest STATUS of any peer shows as committed, and as known."""
+        self._wanted: SequenceNumber | None = None
+        """The lowest decided slot that waits for this replica's COMMIT."""
 
     # Sending -------------------------------------------------------------------------------------
 
@@ -99,7 +111,7 @@ class Retransmission:
             return 0
         known = max(window.highest(), order.last_committed)
         is_behind = self._most_committed > order.last_committed or self._most_known > known
-        if is_behind or is_catching_up:
+        if is_behind or is_catching_up or self._wanted is not None:
             return self._last_us + options.status_missing_us
         unsettled = window.unsettled()
         if unsettled is None:
@@ -129,6 +141,7 @@ class Retransmission:
         self._last_us = now.monotonic_us
         if self._options.n == 1:
             return []
+        self._wanted = self._find_wanted(window, order, now)
         effects: Effects = [Send(self._build(window, checkpoints, order, backlog, now))]
         height = checkpoints.attested_height()
         target = checkpoints.target
@@ -139,18 +152,16 @@ class Retransmission:
         return effects
 
     def _build(self, window: Window, checkpoints: Checkpoints, order: Order, backlog: int, now: Now) -> Status:
-        slots: list[SlotStatus] = []
-        first = order.last_committed + 1
-        for sequence in range(first, min(window.highest(), order.last_committed + SLOTS_MAX) + 1):
-            slot = window.get(SequenceNumber(sequence))
-            slots.append(_ABSENT if slot is None else _slot_status(slot))
+        first = order.last_committed + 1 if self._wanted is None else self._wanted
+        last = min(max(window.highest(), order.last_committed), first + SLOTS_MAX - 1)
+        slots = [_slot_status(SequenceNumber(sequence), window, order) for sequence in range(first, last + 1)]
         return Status(
             epoch=self._options.epoch,
             view=window.view,
             mode=window.mode,
             wish=window.view,
             stable=checkpoints.stable,
-            last_committed=order.last_committed,
+            last_committed=SequenceNumber(first - 1),
             last_executed=order.last_executed,
             order_hash=order.hash_of(order.last_executed) or bytes(32),
             slots=tuple(slots),
@@ -161,6 +172,23 @@ class Retransmission:
             recovery_point=0,
         )
 
+    def _find_wanted(self, window: Window, order: Order, now: Now) -> SequenceNumber | None:
+        """The lowest slot decided but not certified here that some peer still had not committed once it was settled."""
+        reports = [
+            (_committed(peer.status), peer.heard_us)
+            for peer in self._peers
+            if peer.status is not None and now.monotonic_us - peer.heard_us < STALE_US
+        ]
+        lowest = min((height for height, _ in reports), default=order.last_committed)
+        for sequence in range(max(window.stable, lowest) + 1, order.last_committed + 1):
+            slot = window.get(SequenceNumber(sequence))
+            if slot is not None and slot.certificate is not None:
+                continue
+            settled_us = SETTLE_US + (slot.touched_us if slot is not None else 0)
+            if any(height < sequence and heard_us >= settled_us for height, heard_us in reports):
+                return SequenceNumber(sequence)
+        return None
+
     # Answering -----------------------------------------------------------------------------------
 
     def on_status(
@@ -169,10 +197,11 @@ class Retransmission:
         if message.epoch != self._options.epoch:
             return [Report(Fault(sender, FaultCode.WRONG_EPOCH))]
         peer = self._peers[sender]
-        peer.status = message
+        peer.status, peer.heard_us = message, now.monotonic_us
         statuses = [known.status for known in self._peers if known.status is not None]
-        self._most_committed = max(status.last_committed for status in statuses)
+        self._most_committed = max(_committed(status) for status in statuses)
         self._most_known = SequenceNumber(max(status.last_committed + len(status.slots) for status in statuses))
+        self._wanted = self._find_wanted(window, order, now)
         effects: Effects = []
         mine = order.hash_of(message.last_executed)
         if mine is not None and message.last_executed <= order.last_executed and mine != message.order_hash:
@@ -206,22 +235,28 @@ class Retransmission:
         if sender == window.primary:
             return []
         lacking = [
-            slot
+            (slot, has)
             for slot, has in self._covered(message, window, now)
-            if not has.has_proposal and not has.committed and slot.proposal is not None
+            if not has.has_proposal and slot.proposal is not None
         ]
-        lowest = lacking[0].sequence if lacking else None
+        lowest = lacking[0][0].sequence if lacking else None
         peer.rounds = peer.rounds + 1 if lowest is not None and lowest == peer.lacking else 0
         peer.lacking = lowest
         is_primary = window.primary == self._options.me
         if not is_primary and peer.rounds < ROUNDS_BEFORE_HELP:
             return []
-        return [slot.proposal for slot in lacking if slot.proposal and (slot.proposal_sent or not is_primary)]
+        open_ = [slot for slot, has in lacking if not has.committed]
+        decided = [slot for slot, has in lacking if has.committed][:DECIDED_PROPOSALS_MAX]
+        return [
+            slot.proposal
+            for slot in sorted([*decided, *open_], key=lambda slot: slot.sequence)
+            if slot.proposal is not None and (slot.proposal_sent or not is_primary)
+        ]
 
     def _votes_for(self, message: Status, window: Window, now: Now) -> list[PeerMessage]:
         votes: list[Prepare | Commit | None] = []
         for slot, has in self._covered(message, window, now):
-            if not has.prepared and not has.committed:
+            if not has.prepared:
                 votes.append(slot.own_prepare)
             if not has.committed:
                 votes.append(slot.own_commit)
@@ -275,12 +310,23 @@ class Retransmission:
         return [Send(FetchedBody(self._options.epoch, block), to=sender)]
 
 
-def _slot_status(slot: Slot) -> SlotStatus:
+def _slot_status(sequence: SequenceNumber, window: Window, order: Order) -> SlotStatus:
+    slot = window.get(sequence)
     return SlotStatus(
-        has_proposal=slot.proposal is not None or slot.decided is not None,
-        prepared=slot.certificate is not None,
-        committed=slot.decided is not None,
+        has_proposal=slot is not None and slot.proposal is not None,
+        prepared=slot is not None and slot.certificate is not None,
+        committed=sequence <= order.last_committed or (slot is not None and slot.decided is not None),
     )
+
+
+def _committed(status: Status) -> SequenceNumber:
+    """Everything up to here is committed by the sender of `status`."""
+    height = status.last_committed
+    for slot in status.slots:
+        if not slot.committed:
+            break
+        height = SequenceNumber(height + 1)
+    return height
 
 
 def _size(message: PeerMessage) -> int:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from fastpath import Tally
+from nodes.core.effects import PreparesPurpose
 from nodes.core.messages import Commit, OrderedBatch, Prepare, PrepareCertificate, PrePrepare
 from nodes.core.types import FaultCode, ReplicaId, SequenceNumber, View
 
 VIEWS_MAX = 4
 """Views a slot keeps commits of: the current one, the next, and two before (old commits still decide)."""
+NAMED_MAX = 2
+"""Digests remembered in a slot because of one sender; a correct one names one in a view."""
 REFUSED_MAX = 4
 """Digests remembered as refused; a correct primary has none."""
 
@@ -94,7 +97,8 @@ class Slot:
     decided: OrderedBatch | None = None
     wanted_body: bytes | None = None
     """Digest that a commit quorum decided and whose batch is not here."""
-    checking_prepares: bool = False
+    checking_prepares: PreparesPurpose | None = None
+    """The open check of PREPARE signatures."""
     touched_us: int = 0
     """Monotonic time of the first message about this slot."""
     age_us: int = 0
@@ -106,15 +110,20 @@ class Slot:
     """Who has brought a second proposal; each may do so once."""
     _prepares: dict[View, Votes] | None = None
     _commits: dict[View, Votes] | None = None
-    _named: dict[bytes, int] | None = None
+    _named: dict[bytes, tuple[ReplicaId, int]] | None = None
+    """By digest: who named it first, and the wall time of that."""
 
-    def name(self, digest: bytes, wall_us: int) -> int:
+    def name(self, digest: bytes, sender: ReplicaId, wall_us: int) -> int:
         """Wall time at which any message first named `digest` here (section 9.1)."""
         if self._named is None:
             self._named = {}
-        if digest not in self._named and len(self._named) >= 2 * self.members:
-            return wall_us
-        return self._named.setdefault(digest, wall_us)
+        known = self._named.get(digest)
+        if known is not None:
+            return known[1]
+        # Each sender has room of its own: no peer can make the digests of others look new for ever.
+        if sum(first == sender for first, _ in self._named.values()) < NAMED_MAX:
+            self._named[digest] = (sender, wall_us)
+        return wall_us
 
     def prepares(self, view: View) -> Votes:
         if self._prepares is None:
@@ -141,6 +150,13 @@ class Slot:
                 if vote is not None and votes.count(vote.digest) >= quorum:
                     return vote.digest
         return None
+
+    def may_accept(self, digest: bytes) -> bool:
+        """A decided slot has room for what it decided only."""
+        return self.decided is None or self.decided.batch.digest == digest
+
+    def drop(self, candidate: Candidate) -> None:
+        self.candidates = {s: other for s, other in (self.candidates or {}).items() if other is not candidate}
 
     def refuse(self, digest: bytes) -> None:
         self.refused = (self.refused + (digest,))[-REFUSED_MAX:]

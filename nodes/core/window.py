@@ -1,9 +1,11 @@
 """Agreement inside the window: proposals, votes, certificates and commits (docs/protocol.md section 6).
 
 Always: votes are taken for sequences in (stable, stable + L] only; a proposal is accepted only when
-its predecessor was, at most one in a (view, sequence); an own vote counts only once it was sent by
-this run of the process (it comes back through `step`); a COMMIT leaves only after its certificate is
-durable and after those below it (in-order COMMIT). Deliberately elsewhere: what makes contents valid
+its predecessor was or is decided, at most one in a (view, sequence); an own vote counts only once it
+was sent by this run of the process (it comes back through `step`); a COMMIT leaves only after its
+certificate is durable and after those below it (in-order COMMIT). Being decided never ends the
+participation in a slot, only the stable checkpoint does: the votes of a replica that knows the
+outcome may be the ones that others lack to know it. Deliberately elsewhere: what makes contents valid
 (`proposal`), the decided prefix (`order`), lost messages (`retransmission`), other views' proposals.
 
 Longer than most files here, because accepting, certifying and committing share the slots and their
@@ -92,7 +94,9 @@ class Window:
     def _slot(self, sequence: SequenceNumber, now: Now) -> Slot:
         slot = self._slots.get(sequence)
         if slot is None:
-            slot = self._slots[sequence] = Slot(sequence, self._options.n, touched_us=now.monotonic_us)
+            slot = Slot(sequence, self._options.n, touched_us=now.monotonic_us)
+            slot.decided = self._order.block_of(sequence)
+            self._slots[sequence] = slot
             self._highest = max(self._highest, sequence)
         return slot
 
@@ -105,7 +109,7 @@ class Window:
         assert slot.proposal is None
         proposal = PrePrepare(self._options.epoch, self.view, batch, requests, body)
         slot.proposal = proposal
-        slot.name(batch.digest, now.wall_us)
+        slot.name(batch.digest, self._me, now.wall_us)
         return [
             Write(Accepted(proposal)),
             Proposed(batch.sequence, requests),
@@ -114,7 +118,7 @@ class Window:
 
     def on_pre_prepare(self, message: PrePrepare, sender: ReplicaId, now: Now, is_verified: IsVerified) -> Effects:
         """accept_pp of section 6 up to the signature checks. `sender` may relay: the signature decides."""
-        sequence = message.batch.sequence
+        sequence, digest = message.batch.sequence, message.batch.digest
         if message.epoch != self._options.epoch:
             return [Report(Fault(sender, FaultCode.WRONG_EPOCH))]
         if message.view != self.view or self.mode is not Mode.NORMAL:
@@ -127,14 +131,16 @@ class Window:
             # Nobody but this replica can propose here; what it proposed it has.
             return []
         slot = self._slot(sequence, now)
-        slot.name(message.batch.digest, now.wall_us)
+        slot.name(digest, sender, now.wall_us)
         if slot.proposal is not None:
             return self._conflicting_proposal(slot, message, sender)
-        if sequence > self.frontier + 2 * self._options.pipeline or message.batch.digest in slot.refused:
+        if sequence > self.frontier + 2 * self._options.pipeline or digest in slot.refused:
+            return []
+        if not slot.may_accept(digest) or self._is_far_ahead(slot, message.batch, now):
             return []
         candidates = slot.candidates = slot.candidates or {}
         if sender in candidates or any(
-            other.proposal.batch.digest == message.batch.digest and other.proposal.signature == message.signature
+            other.proposal.batch.digest == digest and other.proposal.signature == message.signature
             for other in candidates.values()
         ):
             return []
@@ -144,7 +150,7 @@ class Window:
         # garbage, so its requests wait until the primary's signature has proved good.
         direct = sender == self.primary and fault is None
         requests = tuple(r for r in message.requests if not is_verified(r.leaf)) if direct else ()
-        purpose = ProposalPurpose(self.view, sequence, sender, message.batch.digest, direct)
+        purpose = ProposalPurpose(message, sender, direct)
         return [
             Verify(purpose, (SignatureCheck(self.primary, message),), requests),
             *self._decide_if_committed(slot, now),
@@ -177,30 +183,31 @@ class Window:
     def on_proposal_verified(
         self, purpose: ProposalPurpose, flags: bytes, now: Now, is_verified: IsVerified
     ) -> Effects:
-        slot = self._slots.get(purpose.sequence)
+        proposal = purpose.proposal
+        slot = self._slots.get(proposal.batch.sequence)
         candidate = (slot.candidates or {}).get(purpose.sender) if slot is not None else None
-        if slot is None or candidate is None or purpose.view != self.view or candidate.valid:
+        if slot is None or candidate is None or candidate.proposal is not proposal:
             return []
-        assert slot.candidates is not None
-        proposal = candidate.proposal
+        if proposal.view != self.view or candidate.valid:
+            return []
         if not flags[0]:
             # Not even signed by the primary: the channel that brought it is to blame, nobody else.
-            del slot.candidates[purpose.sender]
+            slot.drop(candidate)
             return [Report(Fault(purpose.sender, FaultCode.BAD_SIGNATURE))]
         fault = candidate.fault
         if fault is None and 0 in flags[1:]:
             fault = FaultCode.INVALID_REQUEST_SIGNATURE
         if fault is not None:
-            del slot.candidates[purpose.sender]
+            slot.drop(candidate)
             slot.refuse(proposal.batch.digest)
             return [Report(Fault(self.primary, fault, (proposal,)))]
         if not purpose.with_requests:
             requests = tuple(r for r in proposal.requests if not is_verified(r.leaf))
             if requests:
-                again = ProposalPurpose(self.view, purpose.sequence, purpose.sender, purpose.digest, True)
+                again = ProposalPurpose(proposal, purpose.sender, True)
                 return [Verify(again, (SignatureCheck(self.primary, proposal),), requests)]
         candidate.valid = True
-        return self.accept_ready(now)
+        return [*self._accept_decided(slot, now), *self.accept_ready(now)]
 
     def accept_ready(self, now: Now) -> Effects:
         """Accept what is valid, in its time window, and next in order."""
@@ -214,34 +221,58 @@ class Window:
             effects += self._accept(slot, candidate.proposal, now)
         return effects
 
+    def _accept_decided(self, slot: Slot, now: Now) -> Effects:
+        """The proposal of a slot of the decided prefix: votes go on, and neither its turn nor its time matter."""
+        if self.mode is not Mode.NORMAL or slot.decided is None or slot.proposal is not None:
+            return []
+        if not self.base < slot.sequence <= self._order.last_committed + 1:
+            return []
+        candidate = self._next_candidate(slot)
+        return [] if candidate is None else self._accept(slot, candidate.proposal, now)
+
     def _next_candidate(self, slot: Slot) -> Candidate | None:
         candidates = slot.candidates or {}
         for sender in (self.primary, *range(self._options.n)):
             candidate = candidates.get(ReplicaId(sender))
-            if candidate is not None and candidate.valid:
+            if candidate is not None and candidate.valid and slot.may_accept(candidate.proposal.batch.digest):
                 return candidate
         return None
 
     def _is_due(self, slot: Slot, candidate: Candidate, now: Now) -> bool:
         """Section 9.1: a timestamp from the future waits, within reason, for the local clock."""
-        ahead_us = candidate.proposal.batch.timestamp_us - now.wall_us - self._options.clock_future_us
-        if candidate.proposal.batch.kind is BatchKind.NULL or ahead_us <= 0:
+        ahead_us = self._ahead_us(slot, candidate.proposal.batch, now)
+        if ahead_us <= 0:
             return True
-        if ahead_us > self._options.request_timeout_us // 2:
-            slot.candidates = None
-            return False
-        candidate.hold_until_us = now.monotonic_us + ahead_us
+        if self._is_far_ahead(slot, candidate.proposal.batch, now):
+            slot.drop(candidate)
+        else:
+            candidate.hold_until_us = now.monotonic_us + ahead_us
         return False
+
+    def _ahead_us(self, slot: Slot, batch: Batch, now: Now) -> int:
+        """How long until the clock reaches what is tolerated; what is decided needs no tolerance."""
+        if batch.kind is BatchKind.NULL or slot.decided is not None:
+            return 0
+        return batch.timestamp_us - now.wall_us - self._options.clock_future_us
+
+    def _is_far_ahead(self, slot: Slot, batch: Batch, now: Now) -> bool:
+        """Not worth holding, nor a check of signatures: STATUS brings it again. Clocks prove nothing: no evidence."""
+        if slot.wanted_body == batch.digest:
+            return False
+        return self._ahead_us(slot, batch, now) > self._options.request_timeout_us // 2
 
     def _accept(self, slot: Slot, proposal: PrePrepare, now: Now) -> Effects:
         batch = proposal.batch
         slot.proposal = proposal
         slot.candidates = None
         self._count_proposal(slot, proposal)
-        effects: Effects = [Write(Accepted(proposal)), Proposed(batch.sequence, proposal.requests)]
+        effects: Effects = [Write(Accepted(proposal))]
+        if slot.sequence > self._order.last_committed:
+            effects.append(Proposed(batch.sequence, proposal.requests))
         # Judged at the first arrival of anything that named it, so that a repetition is not "too old".
-        age_us = slot.name(batch.digest, now.wall_us) - batch.timestamp_us
-        if batch.kind is BatchKind.NULL or age_us <= self._options.clock_past_us:
+        age_us = slot.name(batch.digest, self._me, now.wall_us) - batch.timestamp_us
+        is_exempt = batch.kind is BatchKind.NULL or slot.decided is not None
+        if is_exempt or age_us <= self._options.clock_past_us:
             effects.append(self._prepare(slot, proposal))
         else:
             slot.age_us, slot.accepted_us = age_us, now.monotonic_us
@@ -254,12 +285,13 @@ class Window:
 
     def vote_late(self, now: Now) -> Effects:
         """Section 9.1: the tolerance for old timestamps grows with the time a slot is stuck, so that an
-        outage longer than it (all backups cut off, the primary restarted) cannot stop the system for ever."""
+        outage longer than it (all backups cut off, the primary restarted) cannot stop the system for ever.
+        What is decided is voted for at once: its time is agreed on."""
         effects: Effects = []
         waiting: list[SequenceNumber] = []
         for sequence in self._unvoted:
             slot = self._slots.get(sequence)
-            if slot is None or slot.proposal is None or sequence <= self._order.last_committed:
+            if slot is None or slot.proposal is None or not slot.may_accept(slot.proposal.batch.digest):
                 continue
             if now.monotonic_us < self._tolerated_us(slot):
                 waiting.append(sequence)
@@ -270,6 +302,8 @@ class Window:
 
     def _tolerated_us(self, slot: Slot) -> int:
         """Monotonic time from which the slot's age is within the tolerance, doubled every T_req."""
+        if slot.decided is not None:
+            return 0
         doublings = 0
         while slot.age_us > self._options.clock_past_us << doublings:
             doublings += 1
@@ -286,7 +320,7 @@ class Window:
             # Its PRE-PREPARE is its vote; counting both would count it twice.
             return []
         slot = self._slot(message.sequence, now)
-        slot.name(message.digest, now.wall_us)
+        slot.name(message.digest, sender, now.wall_us)
         votes = slot.prepares(message.view)
         if votes.add(sender, message) is Counted.CONFLICT:
             return _conflicting_vote(votes, message, sender)
@@ -297,7 +331,9 @@ class Window:
     def _try_prepare(self, slot: Slot) -> Effects:
         """Section 7: verify just enough PREPARE signatures, at the quorum, before the certificate."""
         proposal = slot.proposal
-        if proposal is None or slot.checking_prepares or self.mode is not Mode.NORMAL:
+        if proposal is None or self.mode is not Mode.NORMAL:
+            return []
+        if slot.checking_prepares is not None and slot.checking_prepares.view == self.view:
             return []
         if slot.certificate is not None and slot.certificate.view >= self.view:
             return []
@@ -312,9 +348,9 @@ class Window:
         if len(trusted) >= q:
             return self._certify(slot, proposal, votes, trusted)
         unchecked = [s for s in supporters if s not in trusted][: q - len(trusted)]
-        slot.checking_prepares = True
-        checks = tuple(SignatureCheck(s, vote) for s in unchecked if (vote := votes.vote_of(s)) is not None)
-        return [Verify(PreparesPurpose(self.view, slot.sequence, proposal.batch.digest, tuple(unchecked)), checks)]
+        checked = tuple((s, vote) for s in unchecked if isinstance(vote := votes.vote_of(s), Prepare))
+        slot.checking_prepares = PreparesPurpose(self.view, slot.sequence, checked)
+        return [Verify(slot.checking_prepares, tuple(SignatureCheck(s, vote) for s, vote in checked))]
 
     def _certify(self, slot: Slot, proposal: PrePrepare, votes: Votes, trusted: list[ReplicaId]) -> Effects:
         others = [s for s in trusted if s != self.primary][: self._thresholds.q - 1]
@@ -327,12 +363,13 @@ class Window:
 
     def on_prepares_verified(self, purpose: PreparesPurpose, flags: bytes) -> Effects:
         slot = self._slots.get(purpose.sequence)
-        if slot is None or purpose.view != self.view:
+        if slot is None or slot.checking_prepares is not purpose:
             return []
-        slot.checking_prepares = False
+        slot.checking_prepares = None
         votes = slot.prepares(purpose.view)
         effects: Effects = []
-        for sender, flag in zip(purpose.senders, flags, strict=True):
+        for (sender, vote), flag in zip(purpose.votes, flags, strict=True):
+            assert votes.vote_of(sender) is vote, "the first vote of a sender is the only one"
             votes.mark(sender, valid=bool(flag))
             if not flag:
                 effects.append(Report(Fault(sender, FaultCode.BAD_SIGNATURE)))
@@ -380,7 +417,7 @@ class Window:
         if message.view > self.view + 1 or not self.admits(message.sequence):
             return []
         slot = self._slot(message.sequence, now)
-        slot.name(message.digest, now.wall_us)
+        slot.name(message.digest, sender, now.wall_us)
         votes = slot.commits(message.view)
         if votes is None:
             return []
@@ -413,29 +450,31 @@ class Window:
         while (slot := self._slots.get(SequenceNumber(self._order.last_committed + 1))) is not None:
             if slot.decided is None:
                 break
-            effects += self._append(slot.decided)
+            effects += self._append(slot.decided, now)
         if effects:
             effects += self.send_commits()
             effects += self.accept_ready(now)
         return effects
 
-    def _append(self, block: OrderedBatch) -> Effects:
+    def _append(self, block: OrderedBatch, now: Now) -> Effects:
         slot = self._slots.get(block.batch.sequence)
-        logged = slot is not None and slot.has_logged(block.batch.digest)
-        body: Effects = [] if logged else [Write(Adopted(block))]
-        return body + self._order.decide(block)
+        effects = self._accept_decided(slot, now) if slot is not None else []
+        if slot is None or not slot.has_logged(block.batch.digest):
+            effects.append(Write(Adopted(block)))
+        return effects + self._order.decide(block)
 
     # Adoption ------------------------------------------------------------------------------------
 
     def adopt(self, block: OrderedBatch, now: Now) -> Effects:
         """Take over the next block of the prefix on the word of w attesters (section 11)."""
-        slot = self._slots.get(block.batch.sequence)
+        sequence = block.batch.sequence
+        slot = self._slot(sequence, now) if self.admits(sequence) else None
         if slot is not None:
             if slot.decided is not None and slot.decided.batch.digest != block.batch.digest:
                 return [Report(Fault(self._me, FaultCode.DIVERGED, (slot.decided.batch, block.batch)))]
             slot.decided = block
             slot.wanted_body = None
-        return [*self._append(block), *self._advance(now), *self.send_commits(), *self.accept_ready(now)]
+        return [*self._append(block, now), *self._advance(now), *self.send_commits(), *self.accept_ready(now)]
 
     def adopt_accepted(self, sequence: SequenceNumber, order_hash: bytes, now: Now) -> Effects:
         """Adopt up to `sequence` from accepted proposals, if exactly these chain to `order_hash`."""
@@ -509,7 +548,7 @@ class Window:
         else:
             slot.proposal = proposal
             self._count_proposal(slot, proposal)
-        slot.name(proposal.batch.digest, proposal.batch.timestamp_us)
+        slot.name(proposal.batch.digest, self._me, proposal.batch.timestamp_us)
 
     def recover_prepared(self, certificate: PrepareCertificate) -> None:
         slot = self._slot(certificate.batch.sequence, Now(0, 0))
@@ -532,14 +571,13 @@ class Window:
         return effects + self.send_commits()
 
     def _say_again(self, slot: Slot, proposal: PrePrepare) -> Effects:
-        digest = proposal.batch.digest
-        is_decided = slot.sequence <= self._order.last_committed
+        is_settled = slot.sequence <= self._order.last_committed and slot.certificate_durable
         if self.primary == self._me:
             slot.proposal_sent = True
-            return [] if is_decided else [Send(proposal)]
-        vote = Prepare(self._options.epoch, self.view, slot.sequence, digest)
+            return [] if is_settled else [Send(proposal)]
+        vote = Prepare(self._options.epoch, self.view, slot.sequence, proposal.batch.digest)
         slot.own_prepare = vote
-        return [] if is_decided else [Send(vote)]
+        return [] if is_settled else [Send(vote)]
 
 
 def _vote_of(proposal: PrePrepare) -> Prepare:

@@ -150,8 +150,8 @@ class Clients:
             match message:
                 case Submit(request):
                     self.statistics.requests += 1
-                    if not self._intake.put(Waiting(request, frame.connection, frame.user)):
-                        self._busy(frame.connection, request.digest, BusyReason.OVERLOADED, OVERLOADED_MS)
+                    for lost in self._intake.put(Waiting(request, frame.connection, frame.user)):
+                        self._busy(lost.connection, lost.request.digest, BusyReason.OVERLOADED, OVERLOADED_MS)
                 case Subscribe():
                     self._subscribe(frame.connection)
                 case ReceiptQuery() | Read() | StatusQuery() | BlockQuery():
@@ -242,9 +242,7 @@ class Clients:
         if len(self._lookups) < LOOKUPS_MAX:
             self._lookups.append((self._now.monotonic_us + LOOKUP_AFTER_US, digest, connection))
 
-    def _find_receipt(
-        self, digest: bytes, connection: bytes, *, otherwise: tuple[BusyReason, int] | None
-    ) -> None:
+    def _find_receipt(self, digest: bytes, connection: bytes, *, otherwise: tuple[BusyReason, int] | None) -> None:
         """Answer from the archive; when it is not there with BUSY, or (None) not at all."""
 
         def answered(answer: object) -> None:

@@ -1,7 +1,8 @@
 """The loop of one replica: the one place where clock, disk, sockets and the core meet.
 
-One thread. A turn takes votes first, then what the log and the executor have finished, then one chunk
-of client requests, so that votes never wait for more than a chunk. `_obey` is the one function that
+One thread. A turn takes votes first, of each peer no more than its allowance (`nodes.replica.inbox`), then
+what the log and the executor have finished, then one chunk of client requests, so that votes never wait
+for more than a chunk. `_obey` is the one function that
 does what the core's `Ready` asks for, in the order of persistence (`nodes.core.ready`).
 Deliberately elsewhere: agreement (`nodes.core`), bytes and signatures (`nodes.wire`), the log's thread
 (`nodes.wal`), clients (`nodes.replica.clients`).
@@ -23,6 +24,8 @@ from nodes.config import NodeConfig
 from nodes.core.messages import (
     Attest,
     Commit,
+    FetchBlocks,
+    FetchBody,
     Hello,
     HelloAnswer,
     NewView,
@@ -33,7 +36,7 @@ from nodes.core.messages import (
 )
 from nodes.core.ready import Execute, Outgoing, Ready
 from nodes.core.replica import Replica
-from nodes.core.types import Fault, FaultCode, Now, SequenceNumber
+from nodes.core.types import Fault, FaultCode, Now, ReplicaId, SequenceNumber
 from nodes.executor.protocol import (
     Archive,
     BlockExecuted,
@@ -51,10 +54,10 @@ from nodes.replica.archive import ArchiveService
 from nodes.replica.clients import Clients
 from nodes.replica.durability import Journal
 from nodes.replica.executor_port import ExecutorPort, Questions
+from nodes.replica.inbox import Inbox
 from nodes.transport import ClientSocket, Mesh
 from nodes.wire import Wire, WireError
 
-PEER_FRAMES = 256
 CLIENT_FRAMES = 64
 """Frames taken in one turn."""
 WAIT_MS_MAX = 1000
@@ -119,6 +122,7 @@ class Loop:
         self._peers = {
             member.replica: status.PeerHealth() for member in wire.cluster.members if member.replica != self._me
         }
+        self._inbox = Inbox(wire, self._peers, self._note_refusal)
         self._status: dict[str, Any] = {}
         self._status_us = -STATUS_AGE_US
         self._poller = zmq.Poller()
@@ -144,7 +148,7 @@ class Loop:
             self._core.persisted(self._journal.durable)
             self._release(now)
             self._settle(now)
-        if self._mesh.control in readable or self._mesh.bulk in readable:
+        if self._inbox or self._mesh.control in readable or self._mesh.bulk in readable:
             self._take_peers(now)
         for said in self._port.turn(now.monotonic_us):
             self._on_executor(said, now)
@@ -167,7 +171,7 @@ class Loop:
         return False
 
     def _timeout_ms(self) -> int:
-        if self._clients.waiting_requests or self._port.has_work:
+        if self._clients.waiting_requests or self._port.has_work or self._inbox:
             return 0
         due_us = min(self._deadline_us, self._housekeeping_us)
         clients_us = self._clients.due_us()
@@ -178,20 +182,20 @@ class Loop:
         return max(0, min(left_ms, longest_ms))
 
     def _take_peers(self, now: Now) -> None:
-        for sender, frame in self._mesh.receive(PEER_FRAMES):
+        for sender in self._inbox.fill(self._mesh):
             peer = self._peers[sender]
             peer.heard_us = now.monotonic_us
             peer.frames += 1
-            try:
-                messages = self._wire.decode_frame(frame, sender)
-            except WireError as error:
-                peer.refused_frames += 1
-                if peer.refused_frames <= FAULTS_LOGGED:
-                    log.warning("peer_frame_refused", peer=sender, code=error.code, detail=error.detail)
-                continue
+        for sender, messages in self._inbox.turn():
             for message in messages:
                 self._core.step(message, sender, now)
-        self._settle(now)
+            self._settle(now)
+
+    def _note_refusal(self, sender: ReplicaId, error: WireError) -> None:
+        peer = self._peers[sender]
+        peer.refused_frames += 1
+        if peer.refused_frames <= FAULTS_LOGGED:
+            log.warning("peer_frame_refused", peer=sender, code=error.code, detail=error.detail)
 
     # Ready ---------------------------------------------------------------------------------------
 
@@ -235,6 +239,8 @@ class Loop:
             message = replace(message, signature=self._key.sign(self._wire.signed_bytes(message)))
         encoded = self._wire.encode(message)
         if outgoing.to is not None:
+            if isinstance(message, FetchBlocks | FetchBody):
+                self._inbox.asked(message, outgoing.to)
             self._mesh.send(outgoing.to, encoded)
             return
         self._mesh.broadcast(encoded)
@@ -299,9 +305,7 @@ class Loop:
         executor.state_sequence, executor.state_root = header.state_sequence, header.state_root
         executor.alarm = ""
         self._clients.replies.executed(said)
-        self._core.executed(
-            SequenceNumber(said.sequence), block_hash(said.block_header), said.next_timer_us, now
-        )
+        self._core.executed(SequenceNumber(said.sequence), block_hash(said.block_header), said.next_timer_us, now)
 
     def _may_read(self) -> bool:
         return self._executor.is_known and self._executor.sequence >= self._reads_from
@@ -372,6 +376,7 @@ class Loop:
                 "questions": len(self._questions),
                 "subscribers": clients.subscribers,
                 "peer_bytes": self._mesh.waiting_bytes,
+                "peer_frames": self._inbox.waiting,
                 "undurable": self._journal.waiting,
             },
             "counters": {
@@ -384,6 +389,8 @@ class Loop:
                 "replies": clients.replies.sent,
                 "read_shares": clients.reads.sent,
                 "peer_messages_dropped": self._mesh.dropped,
+                "peer_messages_ignored": self._inbox.ignored,
+                "peer_frames_dropped": self._inbox.dropped,
                 "client_messages_dropped": self._client_socket.dropped,
                 "connections_refused": self._mesh.refused_connections + self._client_socket.refused_connections,
                 "blocks_served": self._archive.served_blocks,
@@ -408,4 +415,3 @@ class Loop:
 
 def _now() -> Now:
     return Now(time.monotonic_ns() // 1000, time.time_ns() // 1000)
-

@@ -10,7 +10,7 @@ dropped first. Nothing here is reliable; the protocol's STATUS repairs what was 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -184,40 +184,38 @@ class Mesh:
             if link.waiting_bytes:
                 link.flush(now_us)
 
-    def receive(self, frames_max: int) -> list[PeerFrame]:
-        """Frames that have arrived, small ones first, at most about `frames_max`."""
-        received = self._drain(self.control, frames_max)
-        if len(received) < frames_max:
-            received += self._drain(self.bulk, frames_max - len(received))
-        return received
+    def receive(
+        self, control_max: int, bulk_max: int, has_room: Callable[[ReplicaId, int], bool] = lambda _sender, _size: True
+    ) -> list[PeerFrame]:
+        """Frames that have arrived, small ones first, at most about so many from each socket.
 
-    def _drain(self, socket: Socket, frames_max: int) -> list[PeerFrame]:
+        `has_room(sender, size)` False drops a frame without a copy of it.
+        """
         received: list[PeerFrame] = []
-        for _ in range(frames_max):
-            try:
-                socket.recv(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            part = socket.recv(zmq.DONTWAIT, copy=False)
-            if part.more:
-                while socket.recv(zmq.DONTWAIT, copy=False).more:
-                    pass
-                self.frames_refused += 1
-                continue
-            sender = self._sender_of.get(str(part.get("User-Id")))
-            if sender is None:
-                self.frames_refused += 1
-                continue
-            received.append(PeerFrame(sender, part.bytes))
+        for socket, frames_max in ((self.control, control_max), (self.bulk, bulk_max)):
+            for _ in range(frames_max):
+                try:
+                    socket.recv(zmq.DONTWAIT)
+                except zmq.Again:
+                    break
+                part = socket.recv(zmq.DONTWAIT, copy=False)
+                if part.more:
+                    while socket.recv(zmq.DONTWAIT, copy=False).more:
+                        pass
+                    self.frames_refused += 1
+                    continue
+                sender = self._sender_of.get(str(part.get("User-Id")))
+                if sender is None:
+                    self.frames_refused += 1
+                elif has_room(sender, len(part)):
+                    received.append(PeerFrame(sender, part.bytes))
         self.frames_received += len(received)
         return received
 
     @property
     def waiting_bytes(self) -> int:
         """Queued for all peers and not yet given to libzmq."""
-        return sum(
-            link.waiting_bytes for links in (self._control_links, self._bulk_links) for link in links.values()
-        )
+        return sum(link.waiting_bytes for links in (self._control_links, self._bulk_links) for link in links.values())
 
     @property
     def dropped(self) -> int:

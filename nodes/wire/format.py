@@ -31,6 +31,10 @@ BULK_ABOVE = 64 * 1024
 QUERY_BYTES_MAX = 16_384
 STATUS_BYTES_MAX = 65_536
 STATUS_SLOTS_MAX = 64
+FETCHED_BLOCKS_MAX = 64
+"""What the core asks for at once (`nodes.core.catch_up`). Without it 8 MiB hold 100,000 empty batches."""
+FORWARD_REQUESTS_MAX = 64
+"""What a relaying replica may have unchecked at its peer (`nodes.core.relay`): more would be thrown away."""
 SHARE_LEAVES_MAX = 256
 PATH_BYTES_MAX = 32 * HASH_BYTES
 

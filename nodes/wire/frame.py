@@ -1,11 +1,13 @@
 """Frames of peer messages: dispatch by type, headers, and the refusal of everything else.
 
-A frame is one or more messages, each a header of 16 bytes and its payload, that fill it exactly.
+A frame is one or more messages, each a header of 16 bytes and its payload, that fill it exactly. One
+that is larger than a control frame holds one message alone. What a receiver has no use for it can have
+skipped by its header, before a byte of the payload is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import assert_never
 
 import fastpath
@@ -33,7 +35,7 @@ from nodes.core.messages import (
 from nodes.core.types import ReplicaId
 from nodes.wire import peer, view_change
 from nodes.wire.error import WireCode, WireError
-from nodes.wire.format import BULK_FRAME_MAX, HEADER_BYTES, Domain, MessageType
+from nodes.wire.format import BULK_FRAME_MAX, CONTROL_FRAME_MAX, HEADER_BYTES, Domain, MessageType
 from nodes.wire.parts import Reader, check_epoch
 
 Decoder = Callable[[Domain, Reader], PeerMessage]
@@ -72,23 +74,44 @@ def split_frame(domain: Domain, frame: bytes, frame_max: int) -> list[tuple[int,
 
 def decode_frame(domain: Domain, frame: bytes, sender: ReplicaId, frame_max: int) -> list[PeerMessage]:
     """The messages of a frame that the channel says is from `sender`; one bad message refuses them all."""
-    messages: list[PeerMessage] = []
-    for kind, start, end in split_frame(domain, frame, frame_max):
-        decoder = _DECODERS.get(kind)
-        if decoder is None:
-            raise WireError(WireCode.UNKNOWN_TYPE, f"peer message type {kind:#04x}")
-        try:
-            reader = Reader(frame, start, end)
-            message = decoder(domain, reader)
-            reader.finish()
-        except WireError:
-            raise
-        except ValueError as error:
-            raise WireError(WireCode.MALFORMED, f"{MessageType(kind).name}: {error}") from error
-        if isinstance(message, Hello | HelloAnswer | ViewChange) and message.replica != sender:
-            raise WireError(WireCode.WRONG_SENDER, f"{MessageType(kind).name} of {message.replica} from {sender}")
-        messages.append(message)
-    return messages
+    return [
+        _decode(domain, kind, frame, start, end, sender) for kind, start, end in split_frame(domain, frame, frame_max)
+    ]
+
+
+def read_frame(
+    domain: Domain, frame: bytes, sender: ReplicaId, *, ignored: Collection[int], fetched_max: Callable[[], int]
+) -> Iterator[tuple[PeerMessage | None, int]]:
+    """The messages of a frame and their sizes one by one, so that a receiver can stop between two.
+
+    None stands for a message that was skipped undecoded: of a type in `ignored`, or a FETCHED with a
+    payload over `fetched_max()`. WireError ends the frame; what came before it holds.
+    """
+    if len(frame) > CONTROL_FRAME_MAX and len(frame) != HEADER_BYTES + int.from_bytes(frame[8:12], "little"):
+        raise WireError(WireCode.BAD_FRAME, f"several messages in {len(frame)} bytes")
+    for kind, start, end in split_frame(domain, frame, BULK_FRAME_MAX):
+        size = end - start
+        if kind in ignored or (kind == MessageType.FETCHED and size > fetched_max()):
+            yield None, size
+        else:
+            yield _decode(domain, kind, frame, start, end, sender), size
+
+
+def _decode(domain: Domain, kind: int, frame: bytes, start: int, end: int, sender: ReplicaId) -> PeerMessage:
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise WireError(WireCode.UNKNOWN_TYPE, f"peer message type {kind:#04x}")
+    try:
+        reader = Reader(frame, start, end)
+        message = decoder(domain, reader)
+        reader.finish()
+    except WireError:
+        raise
+    except ValueError as error:
+        raise WireError(WireCode.MALFORMED, f"{MessageType(kind).name}: {error}") from error
+    if isinstance(message, Hello | HelloAnswer | ViewChange) and message.replica != sender:
+        raise WireError(WireCode.WRONG_SENDER, f"{MessageType(kind).name} of {message.replica} from {sender}")
+    return message
 
 
 def encode(domain: Domain, message: PeerMessage) -> bytes:
@@ -118,7 +141,7 @@ def _encode_payload(domain: Domain, message: PeerMessage) -> tuple[MessageType, 
         case FetchedBlocks() | FetchedBody() | AttestCertificate():
             return MessageType.FETCHED, peer.encode_fetched(message)
         case Forward():
-            return MessageType.FORWARD, peer.encode_forward(domain, message)
+            return MessageType.FORWARD, peer.encode_forward(message)
         case Wish():
             return MessageType.WISH, view_change.encode_wish(message)
         case ViewChange():

@@ -26,7 +26,14 @@ from nodes.core.messages import (
 )
 from nodes.core.types import Mode, Request, SequenceNumber, View
 from nodes.wire.error import WireCode, WireError
-from nodes.wire.format import BATCH_HEADER_BYTES, SIGNATURE_BYTES, STATUS_SLOTS_MAX, Domain
+from nodes.wire.format import (
+    BATCH_HEADER_BYTES,
+    FETCHED_BLOCKS_MAX,
+    FORWARD_REQUESTS_MAX,
+    SIGNATURE_BYTES,
+    STATUS_SLOTS_MAX,
+    Domain,
+)
 from nodes.wire.parts import (
     Reader,
     Writer,
@@ -169,7 +176,7 @@ def decode_fetched(domain: Domain, reader: Reader) -> Fetched:
         return FetchedBody(domain.epoch, read_ordered(domain, reader))
     if kind == FETCH_ATTEST and count == 1:
         return read_attest_certificate(domain, reader)
-    if kind != FETCH_BLOCKS or not count >= 1:
+    if kind != FETCH_BLOCKS or not 1 <= count <= FETCHED_BLOCKS_MAX:
         raise ValueError(f"fetched of kind {kind} with {count} batches")
     blocks = [read_ordered(domain, reader)]
     for _ in range(count - 1):
@@ -192,8 +199,8 @@ def encode_fetched(message: Fetched) -> bytes:
             kind, blocks = FETCH_BODY, (message.block,)
         case _:
             assert_never(message)
-    if not blocks:
-        raise ValueError("fetched without a batch")
+    if not 1 <= len(blocks) <= FETCHED_BLOCKS_MAX:
+        raise ValueError(f"fetched with {len(blocks)} batches")
     writer = Writer().u8(kind).u32(len(blocks))
     for block in blocks:
         write_ordered(writer, block)
@@ -202,7 +209,7 @@ def encode_fetched(message: Fetched) -> bytes:
 
 def decode_forward(domain: Domain, reader: Reader) -> Forward:
     relay, count = boolean(reader), reader.u32()
-    if not 1 <= count <= domain.batch_requests_max:
+    if not 1 <= count <= FORWARD_REQUESTS_MAX:
         raise ValueError(f"{count} requests are forwarded")
     records = reader.rest()
     parsed = fastpath.parse_requests(records, 0, len(records), domain.cluster_id, count, domain.operation_bytes_max)
@@ -211,8 +218,8 @@ def decode_forward(domain: Domain, reader: Reader) -> Forward:
     return Forward(domain.epoch, relay, tuple(map(Request._make, parsed)))
 
 
-def encode_forward(domain: Domain, message: Forward) -> bytes:
-    if not 1 <= len(message.requests) <= domain.batch_requests_max:
+def encode_forward(message: Forward) -> bytes:
+    if not 1 <= len(message.requests) <= FORWARD_REQUESTS_MAX:
         raise ValueError(f"{len(message.requests)} requests to forward")
     head = Writer().u8(message.relay).u32(len(message.requests)).finish()
     return head + b"".join(request.record for request in message.requests)

@@ -7,7 +7,7 @@ verified: the core asks for that when it needs it (`verify_checks`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
@@ -70,6 +70,15 @@ class Wire:
     def decode_frame(self, data: bytes, sender: ReplicaId, frame_max: int = BULK_FRAME_MAX) -> list[PeerMessage]:
         """The messages of a peer's frame; WireError refuses all of it. `sender` is the channel's word."""
         return frame.decode_frame(self.domain, data, sender, frame_max)
+
+    def read_frame(
+        self, data: bytes, sender: ReplicaId, *, ignored: Collection[int], fetched_max: Callable[[], int]
+    ) -> Iterator[tuple[PeerMessage | None, int]]:
+        """The messages of a peer's frame one by one, with payload sizes; None for what is skipped by its header.
+
+        Skipped are types in `ignored` and FETCHED over `fetched_max()` bytes. WireError ends the frame.
+        """
+        return frame.read_frame(self.domain, data, sender, ignored=ignored, fetched_max=fetched_max)
 
     def encode_record(self, record: Record) -> tuple[int, bytes]:
         """(type, payload) of a log record."""

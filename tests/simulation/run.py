@@ -18,10 +18,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="number of schedules")
     parser.add_argument("--from", dest="first", type=int, default=0, help="first seed")
     parser.add_argument("--trace", action="store_true", help="print one line a seed: its trace hash and figures")
+    parser.add_argument("--omissions", action="store_true", help="with members that omit in every schedule")
+    parser.add_argument("--members", type=int, help="fix the number of members (with --omissions)")
     parser.add_argument("--keep-going", action="store_true", help="go on after a failing seed")
     arguments = parser.parse_args()
     # Imported late, so that --help needs neither the fast path nor the library.
-    from simulator import run_seed
+    from simulator import run_seed, with_omissions
 
     import fastpath
 
@@ -30,7 +32,11 @@ def main() -> int:
     blocks = deliveries = virtual_us = 0
     for done, seed in enumerate(range(arguments.first, arguments.first + arguments.seeds), start=1):
         try:
-            outcome = run_seed(seed)
+            if arguments.omissions:
+                changes = {"n": arguments.members, "dead": (), "slow_executor": None} if arguments.members else {}
+                outcome = with_omissions(seed, **changes).run()
+            else:
+                outcome = run_seed(seed)
         except Exception:  # noqa: BLE001 - whatever a schedule raises, it has failed
             failed.append(seed)
             traceback.print_exc()

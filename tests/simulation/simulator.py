@@ -3,6 +3,9 @@
 One seed draws everything: members, options, faults and schedule. Two phases: faults for a while, then
 everything is healed and everything submitted must be executed everywhere. Safety is checked at every
 vote, log record and block; `trace` hashes every delivery, so equal seeds must give equal traces.
+
+Some seeds have Byzantine backups that omit: they run the honest core, but what they send is lost for
+ever, by kind and recipient. Everybody else must finish all the same.
 """
 
 from __future__ import annotations
@@ -19,12 +22,19 @@ from simulated_members import GENESIS_US, Verifier, cluster_of, key_of, request_
 from nodes.config import Parameters
 from nodes.core.messages import (
     Attest,
+    AttestCertificate,
     Commit,
+    FetchAttest,
+    FetchBlocks,
+    FetchBody,
     FetchedBlocks,
+    FetchedBody,
+    Forward,
     OrderedBatch,
     PeerMessage,
     Prepare,
     PrePrepare,
+    Status,
 )
 from nodes.core.options import CoreOptions
 from nodes.core.ready import Check, Execute, Outgoing, Ready, Serve
@@ -34,11 +44,47 @@ from nodes.core.types import Fault, Lsn, Now, ReplicaId, Request, SequenceNumber
 from nodes.wire import Wire
 
 SIGNED = (PrePrepare, Prepare, Commit, Attest)
+KINDS = (
+    PrePrepare,
+    Prepare,
+    Commit,
+    Attest,
+    AttestCertificate,
+    Status,
+    Forward,
+    FetchAttest,
+    FetchBlocks,
+    FetchBody,
+    FetchedBlocks,
+    FetchedBody,
+)
 MS = 1000
 
 
 class Violation(AssertionError):
     """An invariant does not hold; the text says which, where and when."""
+
+
+@dataclass(frozen=True, slots=True)
+class Omissions:
+    """Backups that omit, and a primary whose messages to single backups are lost for a while."""
+
+    members: tuple[int, ...] = ()
+    muted: frozenset[tuple[int, str, int]] = frozenset()
+    """(member, kind of message, recipient): never arrives, answers to STATUS included."""
+    silences: int = 0
+    """Times that all messages of the primary to one backup are lost, in the first phase."""
+
+    @staticmethod
+    def draw(seed: int, n: int, dead: tuple[int, ...]) -> Omissions:
+        """From a generator of its own: the rest of a seed's schedule is as it would be without."""
+        rng = random.Random(f"omissions of {seed}")
+        room = (n - 1) // 3 - len(dead)
+        alive = [member for member in range(1, n) if member not in dead]
+        members = tuple(sorted(rng.sample(alive, rng.randint(1, room)))) if room > 0 else ()
+        share = rng.choice([0.2, 0.5, 0.8])
+        muted = [(m, kind.__name__, to) for m in members for kind in KINDS for to in range(n) if rng.random() < share]
+        return Omissions(members, frozenset(muted), rng.choice([0, 1, 4, 12]) if n > 1 else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +114,18 @@ class Swarm:
     slow_executor: int | None
     skew_us: int
     dead: tuple[int, ...]
-    """Backups that never start: at most f, for the whole run."""
+    """Backups that never start: with those that omit at most f, for the whole run."""
+    omissions: Omissions = Omissions()
+
+    @staticmethod
+    def of(seed: int) -> Swarm:
+        """A quarter of the seeds has members that omit."""
+        swarm = Swarm.draw(random.Random(seed))
+        omits = random.Random(f"share {seed}").random() < 0.25
+        return swarm.omitting(seed) if omits else swarm
+
+    def omitting(self, seed: int) -> Swarm:
+        return replace(self, omissions=Omissions.draw(seed, self.n, self.dead))
 
     @staticmethod
     def draw(rng: random.Random) -> Swarm:
@@ -247,11 +304,8 @@ class Node:
         if isinstance(message, SIGNED) and not message.signature:
             message = self._sim.wire.sign(message, key_of("consensus", self.replica))
         self._sim.check_sent(self, message)
-        frame = self._sim.wire.encode(message)
         peers = range(self._sim.swarm.n) if outgoing.to is None else (outgoing.to,)
-        for peer in peers:
-            if peer != self.replica:
-                self._sim.transmit(self.replica, ReplicaId(peer), frame)
+        self._sim.transmit(self.replica, [ReplicaId(peer) for peer in peers if peer != self.replica], message)
         if outgoing.to is None and isinstance(message, SIGNED):
             self.later(0, lambda: self._loop_back(message))
 
@@ -285,16 +339,15 @@ class Node:
             executed.block for executed in self.database.blocks[request.first - 1 : request.last]
         )
         if blocks:
-            frame = self._sim.wire.encode(FetchedBlocks(request.epoch, blocks))
-            self._sim.transmit(self.replica, serve.to, frame)
+            self._sim.transmit(self.replica, [serve.to], FetchedBlocks(request.epoch, blocks))
 
 
 class Simulator:
     def __init__(self, seed: int, swarm: Swarm | None = None) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        drawn = Swarm.draw(self.rng)
-        self.swarm = swarm or drawn
+        Swarm.draw(self.rng)
+        self.swarm = swarm or Swarm.of(seed)
         parameters = Parameters(
             window=self.swarm.window,
             checkpoint_interval=self.swarm.checkpoint_interval,
@@ -350,7 +403,13 @@ class Simulator:
 
     # Network -------------------------------------------------------------------------------------
 
-    def transmit(self, sender: ReplicaId, to: ReplicaId, frame: bytes) -> None:
+    def transmit(self, sender: ReplicaId, peers: list[ReplicaId], message: PeerMessage) -> None:
+        frame = self.wire.encode(message)
+        for peer in peers:
+            if (sender, type(message).__name__, peer) not in self.swarm.omissions.muted:
+                self._transmit(sender, peer, frame)
+
+    def _transmit(self, sender: ReplicaId, to: ReplicaId, frame: bytes) -> None:
         if to in self.swarm.dead:
             return
         swarm = self.swarm
@@ -389,6 +448,8 @@ class Simulator:
             self.after(rng.randint(0, swarm.faults_us), self._partition)
         for _ in range(swarm.executor_restarts):
             self.after(rng.randint(0, swarm.faults_us), self._restart_executor)
+        for _ in range(swarm.omissions.silences):
+            self.after(rng.randint(0, swarm.faults_us), self._silence)
         self.after(swarm.faults_us, self._heal)
 
     def _offer(self, request: Request) -> None:
@@ -425,6 +486,11 @@ class Simulator:
                 if side[a] != side[b] and (not one_way or side[a]):
                     self._cut[(a, b)] = until_us
 
+    def _silence(self) -> None:
+        """The primary is not heard by one backup for a while."""
+        backup = self.rng.randrange(1, self.swarm.n)
+        self._cut[(0, backup)] = self.now_us + self.rng.randint(20, 800) * MS
+
     def _restart_executor(self) -> None:
         node = self.rng.choice(self.nodes)
         if node.core is not None:
@@ -442,7 +508,7 @@ class Simulator:
         alive = [node for node in self.nodes if node.replica not in self.swarm.dead]
         if any(node.core is None for node in alive):
             return False
-        heights = {node.database.height for node in alive}
+        heights = {node.database.height for node in alive if node.replica not in self.swarm.omissions.members}
         return len(heights) == 1 and heights == {len(self.order)}
 
     def run(self, limit_us: int = 120_000_000) -> Outcome:
@@ -541,5 +607,10 @@ def run_seed(seed: int) -> Outcome:
 
 
 def with_options(seed: int, **changes: object) -> Simulator:
-    """The seed's schedule with some options fixed."""
+    """The seed's schedule with some options fixed, and nobody who omits."""
     return Simulator(seed, replace(Swarm.draw(random.Random(seed)), **changes))  # type: ignore[arg-type]
+
+
+def with_omissions(seed: int, **changes: object) -> Simulator:
+    """The seed's schedule with some options fixed, and members that omit where f allows it."""
+    return Simulator(seed, replace(Swarm.draw(random.Random(seed)), **changes).omitting(seed))  # type: ignore[arg-type]

@@ -355,7 +355,7 @@ def test_block_admit_must_not_write_and_library_tables_are_out_of_reach(sqlite_u
 
 
 def test_receipt_of_every_leaf_verifies_also_when_its_row_was_collected(database_url: str) -> None:
-    cluster = make_cluster(results_lifetime_us=SECOND, state_interval=4)
+    cluster = make_cluster(validity_max_us=SECOND, results_lifetime_us=SECOND + 1, state_interval=4)
     log = random_log(cluster, 3, 30)
     executor = open_executor(cluster, database_url)
     originals: dict[bytes, tuple[int, int]] = {}

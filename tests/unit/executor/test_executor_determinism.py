@@ -13,7 +13,13 @@ from executor_harness import Log, make_cluster, open_executor, random_log, run
 
 from nodes.executor.executor import Executor
 
-SMALL = {"state_interval": 4, "results_lifetime_us": 3_000_000, "timers_max": 3, "sessions_max": 3}
+SMALL = {
+    "state_interval": 4,
+    "validity_max_us": 2_000_000,
+    "results_lifetime_us": 3_000_000,
+    "timers_max": 3,
+    "sessions_max": 3,
+}
 BLOCKS = 60
 
 

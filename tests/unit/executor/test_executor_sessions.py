@@ -144,7 +144,7 @@ def test_session_duplicate_names_the_original_and_changes_nothing(first: Status,
 
 
 def test_session_results_are_forgotten_by_block_time_and_sessions_too(database_url: str) -> None:
-    cluster = make_cluster(results_lifetime_us=2 * SECOND, session_lifetime_us=60 * SECOND, validity_max_us=30 * SECOND)
+    cluster = make_cluster(results_lifetime_us=2 * SECOND, session_lifetime_us=60 * SECOND, validity_max_us=SECOND)
     log = Log(cluster)
     executor = open_executor(cluster, database_url)
     record = log.record({"do": "write", "name": "a"}, key=KEY, session=7)
@@ -167,7 +167,7 @@ def test_session_collection_is_bounded_and_goes_on_in_the_next_block(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nodes.executor.sessions.COLLECTED_MAX", 3)
-    cluster = make_cluster(results_lifetime_us=SECOND)
+    cluster = make_cluster(validity_max_us=SECOND, results_lifetime_us=SECOND + 1)
     log = Log(cluster)
     executor = open_executor(cluster, sqlite_url)
     records = [log.record({"do": "write", "name": "n"}, key=key_of(i)) for i in range(8)]
@@ -182,7 +182,7 @@ def test_session_collection_is_bounded_and_goes_on_in_the_next_block(
 
 def test_session_collection_takes_the_oldest_first(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nodes.executor.sessions.COLLECTED_MAX", 2)
-    cluster = make_cluster(results_lifetime_us=SECOND)
+    cluster = make_cluster(validity_max_us=SECOND, results_lifetime_us=SECOND + 1)
     log = Log(cluster)
     executor = open_executor(cluster, sqlite_url)
     records = [log.record({"do": "write", "name": "n"}, key=key_of(i)) for i in range(4)]

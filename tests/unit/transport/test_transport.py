@@ -18,8 +18,8 @@ from nodes.transport.sockets import BULK_FROM_BYTES, CLIENT_BYTES_MAX, CONTROL_B
 
 ANY_PORT = tcp_endpoint("127.0.0.1", 0)
 PATIENCE_S = 10.0
-HANDSHAKE_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+HANDSHAKE_REFUSED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
 )
 Raw = zmq.Socket[bytes]
 
@@ -90,7 +90,7 @@ def exchange(senders: list[Mesh], receiver: Mesh, count: int) -> list[PeerFrame]
         poller.register(receiver.control, zmq.POLLIN)
         poller.register(receiver.bulk, zmq.POLLIN)
         poller.poll(20)
-        frames.extend(receiver.receive(100))
+        frames.extend(receiver.receive(100, 100))
 
     until(lambda: len(frames) >= count, step)
     return frames
@@ -160,12 +160,44 @@ def test_bundles_stay_below_the_frame_limit(meshes: list[Mesh]) -> None:
     assert all(len(frame.frame) <= CONTROL_BYTES_MAX for frame in frames)
 
 
+def test_bulk_is_received_however_many_small_frames_there_are(meshes: list[Mesh]) -> None:
+    message = bytes(BULK_FROM_BYTES + 1)
+    meshes[2].send(ReplicaId(0), message)
+    until(lambda: bool(meshes[0].bulk.poll(20)), lambda: meshes[2].flush(now_us()))
+    for number in range(3):
+        meshes[1].send(ReplicaId(0), b"%d" % number)
+        until(lambda: meshes[1].waiting_bytes == 0, lambda: meshes[1].flush(now_us()))
+    assert meshes[0].control.poll(PATIENCE_S * 1000)
+    assert [frame.sender for frame in meshes[0].receive(1, 1)] == [1, 2]
+
+
+def test_frame_without_room_is_dropped_and_that_of_another_taken(meshes: list[Mesh]) -> None:
+    received: list[PeerFrame] = []
+    refused: list[tuple[int, int]] = []
+
+    def has_room(sender: ReplicaId, size: int) -> bool:
+        if sender == 1:
+            refused.append((sender, size))
+        return sender != 1
+
+    def step() -> None:
+        for mesh in meshes[1:]:
+            mesh.flush(now_us())
+        meshes[0].control.poll(20)
+        received.extend(meshes[0].receive(10, 10, has_room))
+
+    meshes[1].send(ReplicaId(0), b"flood")
+    meshes[2].send(ReplicaId(0), b"vote")
+    until(lambda: bool(refused and received), step)
+    assert (refused, received) == ([(1, 5)], [(2, b"vote")])
+
+
 def test_large_message_goes_by_the_bulk_socket(meshes: list[Mesh]) -> None:
     message = bytes(BULK_FROM_BYTES + 1)
     meshes[2].send(ReplicaId(1), message)
     until(lambda: bool(meshes[1].bulk.poll(20)), lambda: meshes[2].flush(now_us()))
     assert meshes[1].control.poll(0) == 0
-    assert meshes[1].receive(10) == [(2, message)]
+    assert meshes[1].receive(10, 10) == [(2, message)]
 
 
 def test_peer_that_restarts_is_reached_again(meshes: list[Mesh]) -> None:
@@ -184,7 +216,7 @@ def test_peer_that_restarts_is_reached_again(meshes: list[Mesh]) -> None:
         sender.send(ReplicaId(0), b"after")
         sender.flush(now_us())
         again.control.poll(20)
-        received.extend(again.receive(100))
+        received.extend(again.receive(100, 100))
 
     until(lambda: bool(received), step)
     assert received[0].sender == 1
@@ -214,7 +246,7 @@ def test_strangers_key_is_refused_on_the_mesh(meshes: list[Mesh], raw: Callable[
     assert meshes[0].refused_connections >= 1
     stranger = secure(raw(zmq.DEALER), meshes[0]._keys.public, CurveKeys.generate())
     assert handshake_event(stranger, meshes[0].bulk_endpoint) & HANDSHAKE_REFUSED
-    assert meshes[0].receive(10) == []
+    assert meshes[0].receive(10, 10) == []
 
 
 def test_own_key_is_refused_on_the_mesh(meshes: list[Mesh], raw: Callable[[int], Raw]) -> None:
@@ -337,8 +369,24 @@ def test_oversize_frame_on_the_mesh_drops_the_peer(raw: Callable[[int], Raw]) ->
         socket.connect(mesh.control_endpoint)
         socket.send(bytes(CONTROL_BYTES_MAX + 1))
         assert monitor.poll(PATIENCE_S * 1000)
-    assert mesh.receive(10) == []
+    assert mesh.receive(10, 10) == []
     mesh.close()
+
+
+def test_client_frames_beyond_the_bytes_of_a_turn_wait(
+    clients: tuple[ClientSocket, CurveKeys], raw: Callable[[int], Raw]
+) -> None:
+    socket, keys = clients
+    end = secure(raw(zmq.DEALER), keys.public, CurveKeys.generate())
+    end.connect(socket.endpoint)
+    for _ in range(4):
+        end.send(bytes(1000))
+    sizes: list[int] = []
+    until(
+        lambda: sum(sizes) == 4,
+        lambda: (socket.socket.poll(20), sizes.append(len(socket.receive(10, 1001)))),
+    )
+    assert max(sizes) <= 2
 
 
 def test_frame_of_several_parts_is_refused_and_the_next_one_read(

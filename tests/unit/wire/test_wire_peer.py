@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import fastpath
 from nodes.block import BlockHeader
+from nodes.core import catch_up, relay, retransmission
 from nodes.core.messages import (
     Attest,
     AttestCertificate,
@@ -37,7 +38,16 @@ from nodes.core.messages import (
 from nodes.core.records import Accepted, Adopted, Decided, Prepared, Record, Stable, ViewEntered
 from nodes.core.types import Batch, BatchKind, Mode, ReplicaId, Request, SequenceNumber, View
 from nodes.vectors import cluster, signing_key
-from nodes.wire import BULK_FRAME_MAX, MessageType, Wire, WireCode, WireError, build_request
+from nodes.wire import (
+    BULK_FRAME_MAX,
+    CONTROL_FRAME_MAX,
+    MessageType,
+    Wire,
+    WireCode,
+    WireError,
+    build_request,
+)
+from nodes.wire.format import FETCHED_BLOCKS_MAX, FORWARD_REQUESTS_MAX
 
 CLUSTER = cluster()
 WIRE = Wire(CLUSTER)
@@ -408,6 +418,58 @@ def test_frame_over_its_limit_is_refused_before_it_is_read() -> None:
     frame = WIRE.encode(EXAMPLES[1])
     with pytest.raises(WireError, match="at most"):
         WIRE.decode_frame(frame, SENDER, len(frame) - 1)
+
+
+def test_fetched_and_forward_hold_no_more_than_the_core_asks_for_or_takes() -> None:
+    assert FETCHED_BLOCKS_MAX == catch_up.PIECE_BLOCKS == retransmission.SERVED_BLOCKS_MAX
+    assert FORWARD_REQUESTS_MAX == relay.FORWARDED_MAX
+    blocks = tuple(batch_of((), sequence, BatchKind.TICK, 1, 7) for sequence in range(1, FETCHED_BLOCKS_MAX + 2))
+    with pytest.raises(ValueError, match="65"):
+        WIRE.encode(FetchedBlocks(0, blocks))
+    frame = WIRE.encode(FetchedBlocks(0, blocks[:-1]))
+    assert WIRE.decode_frame(frame, SENDER) == [FetchedBlocks(0, blocks[:-1])]
+    payload = frame[16:17] + len(blocks).to_bytes(4, "little") + frame[21:] + blocks[-1].batch.header
+    assert refusal(fastpath.pack_message(MessageType.FETCHED, 0, payload)) is WireCode.MALFORMED
+    requests = (REQUESTS[0],) * (FORWARD_REQUESTS_MAX + 1)
+    with pytest.raises(ValueError, match="65"):
+        WIRE.encode(Forward(0, True, requests))
+    frame = WIRE.encode(Forward(0, True, requests[:-1]))
+    payload = frame[16:17] + len(requests).to_bytes(4, "little") + frame[21:] + requests[0].record
+    assert refusal(fastpath.pack_message(MessageType.FORWARD, 0, payload)) is WireCode.MALFORMED
+
+
+def test_message_of_an_ignored_type_is_skipped_unread_and_the_others_come_through() -> None:
+    junk = fastpath.pack_message(MessageType.VIEWCHANGE, 0, bytes(1000))
+    vote, fetched = WIRE.encode(EXAMPLES[1]), WIRE.encode(FetchedBlocks(0, BLOCKS))
+    size = len(fetched) - 16
+
+    def read(frame: bytes, fetched_max: int) -> list[tuple[PeerMessage | None, int]]:
+        ignored = {MessageType.VIEWCHANGE}
+        return list(WIRE.read_frame(frame, SENDER, ignored=ignored, fetched_max=lambda: fetched_max))
+
+    expected = [(EXAMPLES[1], len(vote) - 16), (None, 1000)]
+    assert read(vote + junk + fetched, size - 1) == [*expected, (None, size)]
+    assert read(vote + junk + fetched, size) == [*expected, (FetchedBlocks(0, BLOCKS), size)]
+    assert refusal(vote + junk) is WireCode.MALFORMED, "where nothing is ignored"
+
+
+def test_frame_is_read_up_to_its_first_bad_message() -> None:
+    frame = WIRE.encode(EXAMPLES[1]) + fastpath.pack_message(0x7F, 0, b"")
+    messages = WIRE.read_frame(frame, SENDER, ignored=(), fetched_max=lambda: 0)
+    assert next(messages)[0] == EXAMPLES[1]
+    with pytest.raises(WireError):
+        next(messages)
+
+
+def test_frame_over_the_control_limit_is_one_message_or_refused() -> None:
+    def read(frame: bytes) -> list[tuple[PeerMessage | None, int]]:
+        return list(WIRE.read_frame(frame, SENDER, ignored={MessageType.WISH}, fetched_max=lambda: 0))
+
+    empty = fastpath.pack_message(MessageType.WISH, 0, b"")
+    assert len(read(empty * (CONTROL_FRAME_MAX // 16))) == CONTROL_FRAME_MAX // 16
+    with pytest.raises(WireError, match="several"):
+        read(empty * (CONTROL_FRAME_MAX // 16 + 1))
+    assert read(fastpath.pack_message(MessageType.WISH, 0, bytes(CONTROL_FRAME_MAX))) == [(None, CONTROL_FRAME_MAX)]
 
 
 def test_message_that_names_another_sender_is_refused() -> None:
