@@ -23,7 +23,7 @@ $(VENV)/.built: $(SOURCES)
 	@./.ci/require $(PYTHON)
 	@test -x $(PY) || { echo "creating the environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing pinned dependencies (about a minute the first time)"
-	@$(PY) -m pip install -q -c constraints.txt pip setuptools wheel cython
+	@$(PY) -m pip install -q -U -c constraints.txt pip setuptools wheel cython
 	@echo "compiling the fast path and installing"
 	@$(PY) -m pip install -q -c constraints.txt --no-build-isolation -e ".[test,check,bench]"
 	@$(PY) -c "import fastpath; print('fast path:', fastpath.BUILD)"

@@ -3,13 +3,16 @@
 Always: the low watermark moves on q *verified* signatures of one (sequence, order hash, block hash)
 at a multiple of K, never on fewer and never before this replica holds the prefix; w matching
 attestations, counted by channel, are enough to adopt an order, because one of them is of a correct
-replica that executed it. A replica that finds its own block refuted by q stops attesting.
+replica that executed it. A replica that finds its own block refuted by q stops attesting until its
+block is the certified one again, across restarts: it logs the certificate that refuted it once more,
+with w signatures, which no certificate that moves the watermark has. Block hashes are a chain, so
+agreeing at one height is agreeing at all below it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nodes.core.effects import (
     AttestsPurpose,
@@ -73,11 +76,17 @@ class Checkpoints:
         self.certificate: AttestCertificate | None = None
         """Of `stable`; None at genesis."""
         self.is_diverged = False
+        self._is_divergence_reported = False
+        self._refuted = SequenceNumber(0)
+        """The height at which a quorum certified another block than the own one, if it ever did."""
+        self._certified: dict[SequenceNumber, AttestCertificate] = {}
+        """Certificates of the last 2 L sequences: what the own executor must come to."""
         self.target: Target | None = None
         """The highest order that w peers vouch for, if it was ever above the committed prefix."""
         self._boxes: dict[SequenceNumber, Box] = {}
         self._far: list[deque[Attest]] = [deque(maxlen=FAR_MAX) for _ in range(options.n)]
         self._newest = [SequenceNumber(0)] * options.n
+        self._height_turn = 0
         self._own: dict[SequenceNumber, Attest] = {}
         self._checking_certificate: list[bool] = [False] * options.n
 
@@ -87,22 +96,27 @@ class Checkpoints:
         """The database has the block: attest it, unless this replica's state is known to be wrong."""
         order_hash = order.hash_of(sequence)
         assert order_hash is not None
-        if self.is_diverged or sequence == 0:
+        if sequence == 0:
             return []
         attest = Attest(self._options.epoch, sequence, order_hash, block_hash)
         before = self._own.get(sequence)
-        if before is not None and not _agree(before, attest):
-            # Executed again after a restart of the executor, with another result.
-            self.is_diverged = True
-            return [Report(Fault(self._me, FaultCode.DIVERGED, (before, attest)))]
-        if before is not None:
-            return self.reconsider(order)
-        self._own[sequence] = attest
         self._own.pop(SequenceNumber(sequence - 2 * self._options.window), None)
-        return [Send(attest), *self._compare_others(attest), *self.reconsider(order)]
+        if before is None or not _agree(before, attest):
+            self._own[sequence] = attest
+        certificate = self._certified.get(sequence)
+        effects = self._compare(attest, certificate) if certificate is not None else []
+        if certificate is None and before is not None and not _agree(before, attest) and not self.is_diverged:
+            # Executed again after a restart of the executor, with another result.
+            effects += self._diverge((before, attest))
+        if self.is_diverged:
+            return effects + self._report_divergence(certificate)
+        if before is not None:
+            return effects + self.reconsider(order)
+        return [*effects, Send(attest), *self._compare_others(attest), *self.reconsider(order)]
 
     def own(self, sequence: SequenceNumber) -> Attest | None:
-        return self._own.get(sequence)
+        """What this replica stands by."""
+        return None if self.is_diverged else self._own.get(sequence)
 
     def _compare_others(self, mine: Attest) -> Effects:
         box = self._boxes.get(mine.sequence)
@@ -171,9 +185,13 @@ class Checkpoints:
         return [peer for peer in peers if self._newest[peer] >= sequence] or peers
 
     def attested_height(self) -> SequenceNumber:
-        """The height that w peers have reached: one correct replica executed it."""
+        """A height that w peers say they have reached: of those f + 1 heights that f liars at the top, or
+        fewer, leave for the highest common one of w correct peers, another at each call."""
         newest = sorted((self._newest[peer] for peer in range(self._options.n) if peer != self._me), reverse=True)
-        return newest[self._thresholds.w - 1] if len(newest) >= self._thresholds.w else SequenceNumber(0)
+        w = self._thresholds.w
+        heights = [height for height in dict.fromkeys(newest[w - 1 : 2 * w - 1]) if height]
+        self._height_turn += 1
+        return heights[self._height_turn % len(heights)] if heights else SequenceNumber(0)
 
     def ask_at(self, height: SequenceNumber) -> list[ReplicaId]:
         """Peers above `height` that have not said here what they executed at it."""
@@ -249,25 +267,56 @@ class Checkpoints:
 
     def _install(self, certificate: AttestCertificate, order: Order) -> Effects:
         if order.hash_of(certificate.sequence) not in (None, certificate.order_hash):
-            return self._diverge(certificate)
-        mine = self._own.get(certificate.sequence)
-        effects: Effects = []
-        if mine is not None and mine.block_hash != certificate.block_hash:
-            # The order is right and stays right; the own state is not. Agreement goes on, attesting stops.
-            effects += self._diverge(certificate)
+            return self._diverge((certificate,))
         self.recover_stable(certificate)
-        return [*effects, Write(Stable(certificate)), Stabilised(certificate.sequence), *self.reconsider(order)]
+        effects: Effects = [Write(Stable(certificate)), Stabilised(certificate.sequence)]
+        mine = self._own.get(certificate.sequence)
+        if mine is not None:
+            effects += self._compare(mine, certificate)
+        return effects + self.reconsider(order)
 
-    def _diverge(self, certificate: AttestCertificate) -> Effects:
-        if self.is_diverged:
+    def _compare(self, mine: Attest, certificate: AttestCertificate) -> Effects:
+        """The own block against the certified one: refuted, or, after a repair, right again."""
+        if mine.block_hash == certificate.block_hash:
+            if certificate.sequence >= self._refuted:
+                self.is_diverged = self._is_divergence_reported = False
             return []
+        if certificate.sequence <= self._refuted:
+            return []
+        # The order is right and stays right; the own state is not. Agreement goes on, attesting stops.
+        self._refuted = certificate.sequence
+        signatures = certificate.signatures[: self._thresholds.w]
+        return [*self._diverge((certificate,)), Write(Stable(replace(certificate, signatures=signatures)))]
+
+    def _diverge(self, evidence: tuple[object, ...]) -> Effects:
         self.is_diverged = True
-        return [Report(Fault(self._me, FaultCode.DIVERGED, (certificate,)))]
+        return self._report_divergence(*evidence)
+
+    def _report_divergence(self, *evidence: object) -> Effects:
+        """Once in each run, so that its operator hears of it after a restart too."""
+        if self._is_divergence_reported:
+            return []
+        self._is_divergence_reported = True
+        return [Report(Fault(self._me, FaultCode.DIVERGED, tuple(item for item in evidence if item is not None)))]
+
+    def recover_refuted(self, certificate: AttestCertificate) -> bool:
+        """Whether this logged certificate says that the own block was refuted, and not that it is stable."""
+        if len(certificate.signatures) >= self._thresholds.q:
+            # What is L below a new watermark had been executed and compared: not refuted, it was right again.
+            compared = certificate.sequence - self._options.window
+            if any(self._refuted < known <= compared for known in self._certified):
+                self.is_diverged = False
+            return False
+        self.is_diverged, self._refuted = True, max(self._refuted, certificate.sequence)
+        return True
 
     def recover_stable(self, certificate: AttestCertificate) -> None:
         """Move the watermark: drop what is below it, take in what the window now reaches."""
         old = self.stable
         self.stable, self.certificate = certificate.sequence, certificate
+        self._certified[self.stable] = certificate
+        while (oldest := next(iter(self._certified))) <= self.stable - 2 * self._options.window:
+            del self._certified[oldest]
         for sequence in range(old + 1, self.stable + 1):
             self._boxes.pop(SequenceNumber(sequence), None)
         top = self.stable + self._options.window

@@ -2,7 +2,8 @@
 
 Always: only Decided records make the prefix, prepared slots are never replayed as decided; what was
 accepted is the only proposal this replica may ever vote for in its (view, sequence). A log that
-contradicts itself stops the replica: its disk, or we, are wrong.
+contradicts itself stops the replica: its disk, or we, are wrong. Memory is bounded, however long the
+log is: votes of the window, bodies of the newest blocks (`Order.shed`).
 """
 
 from __future__ import annotations
@@ -68,14 +69,15 @@ def _decide(
         raise BrokenLog(f"no body for decided {sequence}")
     if order.append(block).order_hash != record.order_hash:
         raise BrokenLog(f"order hash of {sequence}")
-    if sequence > window.stable:
+    order.shed(window.stable)
+    if window.admits(sequence):
         window.recover_decided(block)
     pool.ordered(sequence, block.requests)
 
 
 def _stabilise(record: Stable, window: Window, order: Order, checkpoints: Checkpoints) -> None:
     certificate = record.certificate
-    if certificate.sequence <= window.stable:
+    if checkpoints.recover_refuted(certificate) or certificate.sequence <= window.stable:
         return
     if order.last_committed == 0:
         order.rebase(certificate.sequence, certificate.order_hash)

@@ -86,7 +86,7 @@ class Replica:
     def __init__(self, options: CoreOptions, records: Iterable[Record] = ()) -> None:
         self.options = options
         self.thresholds = Thresholds(options.n)
-        self._order = Order(options.config_hash, 2 * options.window)
+        self._order = Order(options.config_hash, options.window, has_peers=options.n > 1)
         self._window = Window(options, self.thresholds, self._order)
         self._checkpoints = Checkpoints(options, self.thresholds)
         self._catch_up = CatchUp(options)
@@ -358,6 +358,7 @@ class Replica:
         missing = self._window.missing_bodies()
         if missing or self._catch_up.waits_for_bodies:
             self._apply(self._catch_up.pursue_bodies(missing, self._peers, now), now)
+        self._apply(self._catch_up.replay(self._order, self._peers, now), now)
         self._propose(now)
 
     def _pursue(self, now: Now) -> None:

@@ -184,7 +184,7 @@ class Retransmission:
             slot = window.get(SequenceNumber(sequence))
             if slot is not None and slot.certificate is not None:
                 continue
-            settled_us = SETTLE_US + (slot.touched_us if slot is not None else 0)
+            settled_us = SETTLE_US + (slot.touched_us if slot is not None else self._progress_us)
             if any(height < sequence and heard_us >= settled_us for height, heard_us in reports):
                 return SequenceNumber(sequence)
         return None

@@ -151,10 +151,6 @@ class Slot:
                     return vote.digest
         return None
 
-    def may_accept(self, digest: bytes) -> bool:
-        """A decided slot has room for what it decided only."""
-        return self.decided is None or self.decided.batch.digest == digest
-
     def drop(self, candidate: Candidate) -> None:
         self.candidates = {s: other for s, other in (self.candidates or {}).items() if other is not candidate}
 

@@ -94,11 +94,22 @@ class Window:
     def _slot(self, sequence: SequenceNumber, now: Now) -> Slot:
         slot = self._slots.get(sequence)
         if slot is None:
-            slot = Slot(sequence, self._options.n, touched_us=now.monotonic_us)
-            slot.decided = self._order.block_of(sequence)
-            self._slots[sequence] = slot
+            slot = self._slots[sequence] = Slot(sequence, self._options.n, touched_us=now.monotonic_us)
             self._highest = max(self._highest, sequence)
         return slot
+
+    def _is_decided(self, slot: Slot) -> bool:
+        return slot.decided is not None or slot.sequence <= self._order.last_committed
+
+    def _may_accept(self, slot: Slot, digest: bytes) -> bool:
+        """A decided slot has room for what was decided only: the order hash says what that is, body or not."""
+        if slot.decided is not None:
+            return slot.decided.batch.digest == digest
+        if slot.sequence > self._order.last_committed:
+            return True
+        before = self._order.hash_of(SequenceNumber(slot.sequence - 1))
+        known = self._order.hash_of(slot.sequence)
+        return before is not None and known == next_order_hash(before, slot.sequence, digest)
 
     # Proposals -----------------------------------------------------------------------------------
 
@@ -136,7 +147,7 @@ class Window:
             return self._conflicting_proposal(slot, message, sender)
         if sequence > self.frontier + 2 * self._options.pipeline or digest in slot.refused:
             return []
-        if not slot.may_accept(digest) or self._is_far_ahead(slot, message.batch, now):
+        if not self._may_accept(slot, digest) or self._is_far_ahead(slot, message.batch, now):
             return []
         candidates = slot.candidates = slot.candidates or {}
         if sender in candidates or any(
@@ -223,7 +234,7 @@ class Window:
 
     def _accept_decided(self, slot: Slot, now: Now) -> Effects:
         """The proposal of a slot of the decided prefix: votes go on, and neither its turn nor its time matter."""
-        if self.mode is not Mode.NORMAL or slot.decided is None or slot.proposal is not None:
+        if self.mode is not Mode.NORMAL or not self._is_decided(slot) or slot.proposal is not None:
             return []
         if not self.base < slot.sequence <= self._order.last_committed + 1:
             return []
@@ -234,7 +245,7 @@ class Window:
         candidates = slot.candidates or {}
         for sender in (self.primary, *range(self._options.n)):
             candidate = candidates.get(ReplicaId(sender))
-            if candidate is not None and candidate.valid and slot.may_accept(candidate.proposal.batch.digest):
+            if candidate is not None and candidate.valid and self._may_accept(slot, candidate.proposal.batch.digest):
                 return candidate
         return None
 
@@ -251,7 +262,7 @@ class Window:
 
     def _ahead_us(self, slot: Slot, batch: Batch, now: Now) -> int:
         """How long until the clock reaches what is tolerated; what is decided needs no tolerance."""
-        if batch.kind is BatchKind.NULL or slot.decided is not None:
+        if batch.kind is BatchKind.NULL or self._is_decided(slot):
             return 0
         return batch.timestamp_us - now.wall_us - self._options.clock_future_us
 
@@ -271,7 +282,7 @@ class Window:
             effects.append(Proposed(batch.sequence, proposal.requests))
         # Judged at the first arrival of anything that named it, so that a repetition is not "too old".
         age_us = slot.name(batch.digest, self._me, now.wall_us) - batch.timestamp_us
-        is_exempt = batch.kind is BatchKind.NULL or slot.decided is not None
+        is_exempt = batch.kind is BatchKind.NULL or self._is_decided(slot)
         if is_exempt or age_us <= self._options.clock_past_us:
             effects.append(self._prepare(slot, proposal))
         else:
@@ -291,7 +302,7 @@ class Window:
         waiting: list[SequenceNumber] = []
         for sequence in self._unvoted:
             slot = self._slots.get(sequence)
-            if slot is None or slot.proposal is None or not slot.may_accept(slot.proposal.batch.digest):
+            if slot is None or slot.proposal is None or not self._may_accept(slot, slot.proposal.batch.digest):
                 continue
             if now.monotonic_us < self._tolerated_us(slot):
                 waiting.append(sequence)
@@ -302,7 +313,7 @@ class Window:
 
     def _tolerated_us(self, slot: Slot) -> int:
         """Monotonic time from which the slot's age is within the tolerance, doubled every T_req."""
-        if slot.decided is not None:
+        if self._is_decided(slot):
             return 0
         doublings = 0
         while slot.age_us > self._options.clock_past_us << doublings:
@@ -467,8 +478,7 @@ class Window:
 
     def adopt(self, block: OrderedBatch, now: Now) -> Effects:
         """Take over the next block of the prefix on the word of w attesters (section 11)."""
-        sequence = block.batch.sequence
-        slot = self._slot(sequence, now) if self.admits(sequence) else None
+        slot = self._slots.get(block.batch.sequence)
         if slot is not None:
             if slot.decided is not None and slot.decided.batch.digest != block.batch.digest:
                 return [Report(Fault(self._me, FaultCode.DIVERGED, (slot.decided.batch, block.batch)))]

@@ -55,7 +55,8 @@ NOT_IN_USE = frozenset(
 )
 """Types that the core of this release does not act on; skipped by their headers, so that nobody pays for them."""
 
-_CHECKED = (PrePrepare, AttestCertificate, Forward, Status)
+_CHECKED = frozenset({PrePrepare, AttestCertificate, Forward, Status})
+_BODIES = frozenset({FetchedBlocks, FetchedBody})
 Messages = Iterator[tuple[PeerMessage | None, int]]
 
 
@@ -166,9 +167,10 @@ class Inbox:
         return self._body_max if peer.bodies_asked else UNASKED_FETCHED_MAX
 
     def _cost(self, message: PeerMessage, size: int, sender: ReplicaId, peer: _Peer) -> int:
-        if isinstance(message, _CHECKED):
+        kind = type(message)
+        if kind in _CHECKED:
             return CHECKED_COST + size
-        if isinstance(message, FetchedBlocks | FetchedBody) and (sender == self._blocks_asked or peer.bodies_asked):
+        if kind in _BODIES and (sender == self._blocks_asked or peer.bodies_asked):
             self._answered(sender, peer)
             return MESSAGE_COST
         return MESSAGE_COST + size

@@ -57,6 +57,9 @@ _DECODERS: Mapping[int, Decoder] = {
     MessageType.EVIDENCE: view_change.decode_evidence,
 }
 
+_FETCHED = MessageType.FETCHED.value
+_NAMES_SENDER = frozenset({MessageType.HELLO, MessageType.HELLO_ANSWER, MessageType.VIEWCHANGE})
+
 
 def split_frame(domain: Domain, frame: bytes, frame_max: int) -> list[tuple[int, int, int]]:
     """(type, payload start, payload end) of each message of this epoch. WireError for a bad frame."""
@@ -91,7 +94,7 @@ def read_frame(
         raise WireError(WireCode.BAD_FRAME, f"several messages in {len(frame)} bytes")
     for kind, start, end in split_frame(domain, frame, BULK_FRAME_MAX):
         size = end - start
-        if kind in ignored or (kind == MessageType.FETCHED and size > fetched_max()):
+        if kind in ignored or (kind == _FETCHED and size > fetched_max()):
             yield None, size
         else:
             yield _decode(domain, kind, frame, start, end, sender), size
@@ -109,7 +112,7 @@ def _decode(domain: Domain, kind: int, frame: bytes, start: int, end: int, sende
         raise
     except ValueError as error:
         raise WireError(WireCode.MALFORMED, f"{MessageType(kind).name}: {error}") from error
-    if isinstance(message, Hello | HelloAnswer | ViewChange) and message.replica != sender:
+    if kind in _NAMES_SENDER and isinstance(message, Hello | HelloAnswer | ViewChange) and message.replica != sender:
         raise WireError(WireCode.WRONG_SENDER, f"{MessageType(kind).name} of {message.replica} from {sender}")
     return message
 

@@ -82,8 +82,14 @@ class Omissions:
         room = (n - 1) // 3 - len(dead)
         alive = [member for member in range(1, n) if member not in dead]
         members = tuple(sorted(rng.sample(alive, rng.randint(1, room)))) if room > 0 else ()
-        share = rng.choice([0.2, 0.5, 0.8])
-        muted = [(m, kind.__name__, to) for m in members for kind in KINDS for to in range(n) if rng.random() < share]
+        muted: list[tuple[int, str, int]] = []
+        for member in members:
+            for kind in KINDS:
+                share = rng.choice([0.0, 0.5, 0.8, 1.0])
+                # Half of them let exactly one member decide: the others depend on its participation.
+                heard = rng.randrange(n) if kind is Commit and rng.random() < 0.5 else None
+                lost = [to != heard if heard is not None else rng.random() < share for to in range(n)]
+                muted += [(member, kind.__name__, to) for to in range(n) if lost[to]]
         return Omissions(members, frozenset(muted), rng.choice([0, 1, 4, 12]) if n > 1 else 0)
 
 
@@ -121,7 +127,7 @@ class Swarm:
     def of(seed: int) -> Swarm:
         """A quarter of the seeds has members that omit."""
         swarm = Swarm.draw(random.Random(seed))
-        omits = random.Random(f"share {seed}").random() < 0.25
+        omits = random.Random(f"share of {seed}").random() < 0.25
         return swarm.omitting(seed) if omits else swarm
 
     def omitting(self, seed: int) -> Swarm:

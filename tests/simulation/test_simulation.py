@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 from simulated_disk import Database, Disk
-from simulator import Simulator, Violation, run_seed, with_options
+from simulator import Simulator, Violation, run_seed, with_omissions, with_options
 
 from nodes.core.quorum import Thresholds
 from nodes.core.window import Window
 
 HERE = Path(__file__).parent
-FAILED_ONCE = [
-    int(line.split()[0]) for line in (HERE / "failed_seeds.txt").read_text().splitlines() if not line.startswith("#")
-]
+FAILED = [line for line in (HERE / "failed_seeds.txt").read_text().splitlines() if not line.startswith("#")]
+FAILED_ONCE = [int(line.split()[0]) for line in FAILED if "/" not in line.split()[0]]
+FAILED_WITH_OMISSIONS = [tuple(map(int, line.split()[0].split("/"))) for line in FAILED if "/" in line.split()[0]]
+"""Seed and members."""
 SEEDS = 120
 CHUNK = 10
 
@@ -37,6 +38,23 @@ def test_schedules_keep_every_invariant_and_finish(first: int) -> None:
 @pytest.mark.parametrize("seed", FAILED_ONCE)
 def test_schedules_that_failed_once_hold(seed: int) -> None:
     assert run_seed(seed).blocks > 0
+
+
+def _omitting(seed: int, n: int) -> Simulator:
+    return with_omissions(seed, n=n, dead=(), slow_executor=None)
+
+
+@pytest.mark.parametrize("first", range(0, 24, 6))
+@pytest.mark.parametrize("n", [4, 7])
+def test_members_that_omit_messages_cannot_stop_the_others(n: int, first: int) -> None:
+    """Sections 6 and 11: up to f backups send some kinds of message to some members only, for ever."""
+    for seed in range(first, first + 6):
+        assert _omitting(seed, n).run().blocks > 0
+
+
+@pytest.mark.parametrize(("seed", "n"), FAILED_WITH_OMISSIONS)
+def test_omissions_that_stopped_the_others_once_hold(seed: int, n: int) -> None:
+    assert _omitting(seed, n).run().blocks > 0
 
 
 @pytest.mark.parametrize("pipeline", range(1, 9))

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -293,6 +294,40 @@ def test_replica_and_executor_survive_each_others_death(tmp_path: Path) -> None:
         until(cluster.agree, "the primary is back with both its processes")
         increment(cluster, clients=1, each=1)
         assert value(cluster) == 61
+
+
+def committed(cluster: CounterCluster, node: int) -> int:
+    status = cluster.status(node)
+    return -1 if status is None else int(status["committed"])
+
+
+def test_replica_without_its_executor_still_votes(tmp_path: Path) -> None:
+    """With one more replica gone its vote is needed: blocks are ordered, and proven once its executor is back."""
+    with counter_cluster(tmp_path, "process") as cluster:
+        until(cluster.agree, "four replicas answer")
+        increment(cluster, clients=1, each=1)
+        cluster.kill("replica3")
+        for _ in range(2):
+            cluster.kill("executor1")
+            until(lambda: cluster.agree((0, 2)), "nothing is on its way")
+            before = committed(cluster, 0)
+            submits = [request(cluster, SigningKey.generate()) for _ in range(5)]
+            with RawClient(cluster.config, 0) as client:
+                client.send(*submits)
+                for node in (0, 1):
+                    has_grown = partial(lambda node, before: committed(cluster, node) > before, node, before)
+                    until(has_grown, f"replica {node} has ordered a block without the executor of 1")
+                status = cluster.status(1)
+                assert status is not None
+                assert status["sequence"] <= before, "replica 1 has executed nothing meanwhile"
+                cluster.start_executor(1)
+                until(lambda: cluster.agree((0, 1, 2)), "the new executor has caught up")
+                answered = 0
+                while answered < len(submits):
+                    reply = client.receive()
+                    assert isinstance(reply, Reply)
+                    answered += len(reply.entries)
+        increment(cluster, clients=1, each=1)
 
 
 def test_replica_with_a_damaged_log_says_so_and_does_not_start(tmp_path: Path) -> None:

@@ -130,13 +130,13 @@ def test_silent_peer_is_replaced() -> None:
 
 def test_mixed_sources_blame_nobody() -> None:
     bench = Bench(me=3)
-    proposals, hashes = _history(bench, 2)
-    lie = bench.proposal(2, [bench.request(7)])
-    _attest(bench, 2, hashes[1], 1, 2)
+    proposals, hashes = _history(bench, 65)
+    lie = bench.proposal(65, [bench.request(7)])
+    _attest(bench, 65, hashes[64], 1, 2)
     bench.pass_time(GRACE_MS)
     first_source = _asked(bench)[-1][0]
     assert first_source is not None
-    bench.step(_fetched(proposals, 1, 1), first_source)
+    bench.step(_fetched(proposals, 1, 64), first_source)
     bench.pass_time(600)
     second_source = _asked(bench)[-1][0]
     assert second_source not in (None, first_source)

@@ -142,6 +142,51 @@ def test_certificates_of_decided_slots_are_offered_again() -> None:
     assert [type(message) for message in (o.message for o in again.sent)][:2] == [Prepare, Commit]
 
 
+def _without_certificate(bench: Bench) -> list[Record]:
+    return [record for record in bench.records if not isinstance(record, Prepared)]
+
+
+def test_votes_of_decided_slots_without_certificate_are_said_again() -> None:
+    """Section 6: being decided ends no participation, over restarts too: certificate and COMMIT still come."""
+    bench = Bench(me=1)
+    proposal = bench.proposal()
+    bench.step(proposal, 0)
+    for peer in (0, 2, 3):
+        bench.step(bench.commit(proposal, peer), peer)
+    again = _reborn(bench, executed=1)
+    again.settle()
+    assert [vote.sequence for vote in again.said(Prepare, None)] == [1]
+    again.step(again.prepare(proposal, 2), 2)
+    assert len(again.recorded(Prepared)) == 1
+    assert [commit.sequence for commit in again.said(Commit, None)] == [1]
+
+
+def test_primary_repeats_the_proposal_of_a_decided_slot_without_certificate() -> None:
+    bench = Bench(me=0)
+    bench.core.submit([bench.request()], bench.now)
+    bench.settle()
+    (proposal,) = bench.said(PrePrepare)
+    bench.decide(proposal)
+    again = _reborn(bench, _without_certificate(bench), executed=1)
+    again.settle()
+    assert again.said(PrePrepare, None) == [proposal]
+    for peer in (1, 2):
+        again.step(again.prepare(proposal, peer), peer)
+    assert [commit.sequence for commit in again.said(Commit, None)] == [1]
+
+
+def test_proposal_accepted_after_its_decision_is_recovered() -> None:
+    bench = Bench(me=1)
+    proposal = bench.proposal()
+    (head,) = bench.chain([proposal])
+    bench.settle()
+    late: list[Record] = [Adopted(ordered(proposal)), Decided(S(1), proposal.batch.digest, head), Accepted(proposal)]
+    again = _reborn(bench, [*bench.records, *late], executed=1)
+    again.settle()
+    assert [vote.sequence for vote in again.said(Prepare)] == [1]
+    assert again.core._pool._proposals == {}, "its requests are ordered"
+
+
 def test_stable_and_adopted_records_are_recovered() -> None:
     bench = Bench(me=1, window=16, checkpoint_interval=2)
     proposals = [bench.proposal(sequence) for sequence in (1, 2, 3)]

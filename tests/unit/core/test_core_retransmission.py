@@ -191,6 +191,113 @@ def test_vote_not_durable_yet_is_not_sent_again() -> None:
     assert bench.said(Prepare) == []
 
 
+def test_decided_slot_is_asked_for_while_a_peer_waits_for_it() -> None:
+    """Section 11: decided by others' COMMITs, not certified here: a peer may wait for the COMMIT of this replica."""
+    bench = Bench(me=1)
+    proposal = bench.proposal()
+    bench.step(proposal, 0)
+    for peer in (0, 2, 3):
+        bench.step(bench.commit(proposal, peer), peer)
+    bench.step(_status(bench), 2)
+    bench.pass_time(SETTLED_MS)
+    assert bench.said(Status)[-1].last_committed == 1, "its PREPAREs are probably on their way"
+    bench.step(_status(bench), 2)
+    bench.forget()
+    bench.pass_time(500)
+    asked = bench.said(Status)
+    assert 8 <= len(asked) <= 10
+    assert (asked[-1].last_committed, asked[-1].slots) == (0, (SlotStatus(True, False, True),))
+    bench.step(bench.prepare(proposal, 2), 2)
+    bench.pass_time(1000)
+    assert bench.said(Status)[-1].last_committed == 1
+    assert [commit.sequence for commit in bench.said(Commit)] == [1]
+
+
+def test_decided_slot_is_not_asked_for_without_need() -> None:
+    bench = Bench(me=1)
+    proposal = bench.proposal()
+    bench.step(proposal, 0)
+    for peer in (0, 2, 3):
+        bench.step(bench.commit(proposal, peer), peer)
+    bench.step(_status(bench), 2)
+    bench.pass_time(SETTLED_MS)
+    bench.step(_status(bench, slots=(SlotStatus(False, False, True),)), 2)
+    bench.forget()
+    bench.pass_time(2500)
+    assert {status.last_committed for status in bench.said(Status)} == {1}
+    assert len(bench.said(Status)) < 6
+
+
+def test_peer_that_fell_silent_asks_for_nothing() -> None:
+    bench = Bench(me=1)
+    bench.pass_time(SETTLED_MS)
+    proposal = bench.proposal()
+    bench.step(proposal, 0)
+    for peer in (0, 2, 3):
+        bench.step(bench.commit(proposal, peer), peer)
+    bench.pass_time(SETTLED_MS)
+    bench.step(_status(bench), 2)
+    bench.pass_time(1000)
+    assert bench.said(Status)[-1].last_committed == 0
+    bench.pass_time(6000)
+    assert bench.said(Status)[-1].last_committed == 1
+
+
+def test_peer_that_decided_gets_what_it_lacks_for_its_votes() -> None:
+    """Section 11: whoever certified answers, decided or not."""
+    bench = Bench(me=1)
+    proposal = bench.proposal()
+    bench.decide(proposal)
+    prepare = bench.said(Prepare)[0]
+    bench.pass_time(SETTLED_MS)
+    without_votes = _status(bench, slots=(SlotStatus(True, False, True),))
+    assert [m for m in _answers(bench, without_votes, 2) if isinstance(m, Prepare | Commit)] == [prepare]
+    without_proposal = _status(bench, slots=(SlotStatus(False, False, True),))
+    answers = [_answers(bench, without_proposal, 2) for _ in range(3)]
+    assert [m for m in answers[2] if isinstance(m, PrePrepare | Prepare)] == [proposal, prepare]
+
+
+def test_proposals_for_decided_slots_are_few_at_a_time() -> None:
+    bench = Bench(me=1)
+    for sequence in range(1, 9):
+        bench.decide(bench.proposal(sequence))
+    bench.pass_time(SETTLED_MS)
+    lacking = _status(bench, slots=(SlotStatus(False, False, True),) * 8)
+    answers = [_answers(bench, lacking, 2) for _ in range(3)]
+    assert [m.batch.sequence for m in answers[2] if isinstance(m, PrePrepare)] == [1, 2, 3, 4]
+
+
+def test_one_decider_and_the_stuck_finish_together() -> None:
+    """The stall of the attack review: 2 decided on the COMMIT of 3, which omits its own to 0 and 1; 2 heard no
+    PREPARE and not the proposal. All that was lost comes back by STATUS, 3 says nothing more."""
+    benches = [Bench(me=me) for me in range(3)]
+    primary = benches[0]
+    primary.core.submit([primary.request()], primary.now)
+    primary.settle()
+    (proposal,) = primary.said(PrePrepare)
+    benches[1].step(proposal, 0)
+    for bench in benches[:2]:
+        for peer in {0, 1, 3} - {bench.me, 0}:
+            bench.step(bench.prepare(proposal, peer), peer)
+    for peer in (0, 1, 3):
+        benches[2].step(benches[2].commit(proposal, peer), peer)
+    benches[2].step(FetchedBody(0, ordered(proposal)), 0)
+    for one in benches[:2]:
+        one.step(one.commit(proposal, 1 - one.me), 1 - one.me)
+    assert [bench.core.status().last_committed for bench in benches] == [0, 0, 1]
+    for bench in benches:
+        bench.forget()
+    for _ in range(60):
+        for bench in benches:
+            bench.pass_time(SETTLED_MS)
+            said, bench.sent = bench.sent, []
+            for outgoing in said:
+                for other in benches:
+                    if other is not bench and outgoing.to in (None, other.me):
+                        other.step(outgoing.message, bench.me)
+    assert [bench.core.status().last_executed for bench in benches] == [1, 1, 1]
+
+
 def test_laggard_gets_the_newest_attestation_and_the_stable_certificate() -> None:
     bench = Bench(me=1, window=16, checkpoint_interval=2)
     for sequence in (1, 2, 3):

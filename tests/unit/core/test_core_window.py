@@ -10,6 +10,7 @@ from core_harness import Bench, R, S, ordered
 from nodes.core.messages import Commit, FetchBody, FetchedBody, Prepare, PrePrepare
 from nodes.core.order import ExecutorAhead, ExecutorBehind
 from nodes.core.records import Accepted, Adopted, Decided, Prepared, ViewEntered
+from nodes.core.slot import Candidate
 from nodes.core.types import BatchKind, FaultCode, Mode, View
 
 
@@ -528,6 +529,148 @@ def test_window_leaves_a_view_that_nobody_asked_for_alone() -> None:
     assert bench.records == [ViewEntered(View(0), Mode.NORMAL, b"", S(0))]
 
 
+# Decided slots -----------------------------------------------------------------------------------
+
+
+def _decided_by_others(bench: Bench) -> PrePrepare:
+    """Commits and the body came first: decided, and nothing said."""
+    proposal = bench.proposal()
+    for peer in (0, 2, 3):
+        bench.step(bench.commit(proposal, peer), peer)
+    bench.step(FetchedBody(0, ordered(proposal)), 3)
+    assert bench.core.status().last_executed == 1
+    assert bench.said(Prepare) == []
+    return proposal
+
+
+@pytest.mark.parametrize("sender", [0, 3])
+def test_decided_slot_still_gets_proposal_vote_certificate_and_commit(sender: int) -> None:
+    """Section 6: only the stable checkpoint ends participation. Others may need this COMMIT to decide."""
+    bench = Bench(me=1)
+    proposal = _decided_by_others(bench)
+    bench.wall_us += 60_000_000
+    bench.step(proposal, sender)
+    assert bench.recorded(Accepted) == [Accepted(proposal)]
+    assert _digests(bench.said(Prepare, None)) == [(1, proposal.batch.digest)]
+    (vote,) = [o for o in bench.sent if isinstance(o.message, Prepare)]
+    assert bench.records[vote.after - 1] == Accepted(proposal)
+    bench.step(bench.prepare(proposal, 2), 2)
+    assert len(bench.recorded(Prepared)) == 1
+    assert _digests(bench.said(Commit, None)) == [(1, proposal.batch.digest)]
+    assert len(bench.recorded(Decided)) == 1
+    assert bench.faults == []
+
+
+def test_decided_slot_accepts_nothing_but_its_decision() -> None:
+    bench = Bench(me=1)
+    _decided_by_others(bench)
+    bench.checks = []
+    bench.step(bench.proposal(1, [bench.request(2)]), 0)
+    assert (bench.checks, bench.recorded(Accepted), bench.said(Prepare)) == ([], [], [])
+
+
+def test_decided_slot_without_its_body_knows_its_decision_by_the_order_hash() -> None:
+    """Bodies may be dropped before they are stable."""
+    bench = Bench(me=1)
+    proposal = _decided_by_others(bench)
+    slot = bench.core._window.get(S(1))
+    assert slot is not None
+    slot.decided = None
+    bench.core._order._blocks.clear()
+    bench.step(bench.proposal(1, [bench.request(2)]), 0)
+    assert bench.recorded(Accepted) == []
+    bench.step(proposal, 0)
+    assert bench.recorded(Accepted) == [Accepted(proposal)]
+
+
+def test_late_proposal_of_a_decided_slot_takes_no_request_out_of_the_pool() -> None:
+    """Its requests are ordered; nothing would ever give them back."""
+    bench = Bench(me=1)
+    proposal = _decided_by_others(bench)
+    bench.step(proposal, 0)
+    assert bench.core._pool._proposals == {}
+    assert bench.core.admit(proposal.requests, bench.now).known == proposal.requests
+
+
+def test_decided_slot_takes_part_no_more_once_it_is_stable() -> None:
+    bench = Bench(me=1, window=16, checkpoint_interval=1)
+    proposal = _decided_by_others(bench)
+    for peer in (0, 2, 3):
+        bench.step(bench.attest(1, bench.core.status().order_hash, peer), peer)
+    assert bench.core.status().stable == 1
+    bench.step(proposal, 0)
+    assert bench.recorded(Accepted) == []
+
+
+# Answers to checks -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ahead_us", "back_us"), [(10_000_000, 0), (1_000_000, 5_000_000)])
+def test_answer_for_one_proposal_does_not_count_for_another(ahead_us: int, back_us: int) -> None:
+    """One sender, two proposals of one slot while the check of the first is open: primary 0 and backup 6 collude."""
+    bench = Bench(me=1, n=7)
+    held = bench.proposal(2, [], kind=BatchKind.TICK, timestamp_us=bench.wall_us + ahead_us)
+    bench.step(held, 0)
+    first = bench.proposal(1, [], kind=BatchKind.TICK, timestamp_us=bench.wall_us - 5_000_000)
+    for peer in (0, 2, 3, 4, 5):
+        bench.step(bench.commit(first, peer), peer)
+    good = bench.proposal(2, [], kind=BatchKind.TICK)
+    bench.wall_us -= back_us
+    forged = bench.proposal(2, [], kind=BatchKind.TICK, timestamp_us=bench.wall_us - 77)
+    forged = replace(forged, signature=bytes(64))
+    for message in (good, first, forged):
+        bench.core.step(message, R(6), bench.now)
+    bench.settle()
+    assert forged.batch.digest not in [vote.digest for vote in bench.said(Prepare)]
+    assert Accepted(forged) not in bench.records
+
+
+def test_answer_is_about_the_very_proposal_that_was_checked() -> None:
+    bench = Bench(me=1)
+    good = bench.proposal()
+    forged = replace(bench.proposal(1, [bench.forged(bench.request(2))]), signature=bytes(64))
+    bench.core.step(good, R(0), bench.now)
+    slot = bench.core._window.get(S(1))
+    assert slot is not None
+    slot.candidates = {R(0): Candidate(forged, None)}
+    bench.settle()
+    assert bench.recorded(Accepted) == []
+    assert bench.said(Prepare) == []
+
+
+def _checking_prepares(bench: Bench) -> tuple[PrePrepare, int]:
+    """A certificate whose signatures are being checked."""
+    proposal = bench.proposal()
+    bench.step(proposal, 0)
+    bench.step(bench.prepare(proposal, 2), 2, verify=False)
+    return proposal, bench.checks[-1].token
+
+
+def test_answer_about_prepares_of_another_view_changes_nothing() -> None:
+    bench = Bench(me=1)
+    proposal, token = _checking_prepares(bench)
+    window = bench.core._window
+    window.view = View(4)
+    bench.step(bench.prepare(proposal, 2, 4), 2)
+    bench.core.verified(token, b"\x01", bench.now)
+    bench.settle()
+    slot = window.get(S(1))
+    assert slot is not None
+    assert bench.recorded(Prepared) == []
+    assert not slot.prepares(View(4)).is_verified(R(2))
+    assert slot.checking_prepares is None, "the next check is not held up"
+
+
+def test_answers_about_a_collected_slot_change_nothing() -> None:
+    bench = Bench(me=1)
+    _, token = _checking_prepares(bench)
+    bench.core._window.advance_stable(S(1))
+    bench.core.verified(token, b"\x01", bench.now)
+    bench.settle()
+    assert bench.recorded(Prepared) == []
+    assert bench.core._window.get(S(1)) is None
+
+
 # Time --------------------------------------------------------------------------------------------
 
 
@@ -552,6 +695,7 @@ def test_proposal_from_far_in_the_future_is_not_held() -> None:
     bench.step(far, 0)
     assert bench.recorded(Accepted) == []
     assert bench.faults == [], "clocks are not provable"
+    assert bench.checks == [], "no signature is worth checking yet"
     bench.pass_time(1010)
     bench.step(far, 0)
     assert len(bench.recorded(Accepted)) == 1
@@ -564,7 +708,10 @@ def test_held_proposal_can_be_decided_by_others() -> None:
     for peer in (0, 2, 3):
         bench.step(bench.commit(proposal, peer), peer)
     assert bench.core.status().last_executed == 1
-    assert bench.recorded(Adopted) == [Adopted(ordered(proposal))], "its body must be in the log first"
+    assert bench.recorded(Adopted) == []
+    kinds = [type(record) for record in bench.records[1:]]
+    assert kinds == [Accepted, Decided], "its body is in the log first, once"
+    assert len(bench.said(Prepare)) == 1, "its time is agreed on"
 
 
 def test_old_proposal_gets_no_vote_but_is_kept() -> None:
@@ -590,6 +737,18 @@ def test_age_is_judged_at_the_first_naming() -> None:
     assert len(bench.said(Prepare)) == 1
 
 
+def test_no_peer_makes_the_digests_of_others_look_new() -> None:
+    """Each sender has room for two names in a slot, whatever others named."""
+    bench = Bench(me=1)
+    proposal = bench.proposal()
+    for number in range(20):
+        bench.step(bench.sign(Prepare(0, View(0), S(1), bytes([number]) * 32), 3), 3)
+    bench.step(bench.commit(proposal, 2), 2)
+    bench.wall_us += 5_000_000
+    bench.step(proposal, 0)
+    assert len(bench.said(Prepare)) == 1
+
+
 def test_tolerance_for_age_grows_while_a_slot_is_stuck() -> None:
     """Section 9.1: a wrong bound cannot stop the system for ever (seed 44): doubled every T_req."""
     bench = Bench(me=1)
@@ -600,14 +759,18 @@ def test_tolerance_for_age_grows_while_a_slot_is_stuck() -> None:
     assert len(bench.said(Prepare)) == 1
 
 
-def test_vote_withheld_for_age_is_not_needed_once_others_decided() -> None:
+def test_vote_withheld_for_age_is_cast_once_others_decided() -> None:
+    """Section 6: being decided ends no participation; and the time is agreed on."""
     bench = Bench(me=1)
     proposal = bench.proposal(timestamp_us=bench.wall_us - 3_500_000)
     bench.step(proposal, 0)
     for peer in (0, 2, 3):
         bench.step(bench.commit(proposal, peer), peer)
+    assert bench.core.ready().deadline_us <= bench.us
+    bench.pass_time(10)
+    assert len(bench.said(Prepare)) == 1
     bench.pass_time(5000)
-    assert bench.said(Prepare) == []
+    assert len(bench.said(Prepare)) == 1
 
 
 # Bodies ------------------------------------------------------------------------------------------

@@ -102,8 +102,8 @@ def test_known_keys_are_bounded_and_the_idle_ones_go_first() -> None:
 def test_sources_take_turns_whatever_one_of_them_sends() -> None:
     intake = Intake(limits())
     for number in range(100):
-        assert intake.put(waiting("loud", number))
-    assert intake.put(waiting("quiet", 1000))
+        assert not intake.put(waiting("loud", number))
+    assert not intake.put(waiting("quiet", 1000))
     first = intake.take(4)
     assert [one.source for one in first] == ["loud", "quiet", "loud", "loud"]
     assert len(intake) == 97
