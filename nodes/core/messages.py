@@ -97,6 +97,8 @@ class Status:
     wish: View
     stable: SequenceNumber
     last_committed: SequenceNumber
+    """Where `slots` start. Below the sender's real height while it lacks a certificate that a peer
+    waits for; the `committed` bits of `slots` give the rest (section 11)."""
     last_executed: SequenceNumber
     order_hash: bytes
     """order hash at `last_executed`."""

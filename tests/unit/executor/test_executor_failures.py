@@ -49,7 +49,8 @@ def killing(method, before):
         return result
     return run
 
-log = random_log(make_cluster(state_interval=4, validity_max_us=2_000_000, results_lifetime_us=3_000_000, timers_max=3), 41, 11)
+cluster = make_cluster(state_interval=4, validity_max_us=2_000_000, results_lifetime_us=3_000_000, timers_max=3)
+log = random_log(cluster, 41, 11)
 executor = open_executor(log.cluster, sys.argv[2])
 BlockArchive.add = killing(BlockArchive.add, "archive")
 for kind in (MySqlConnection, SqliteConnection):
