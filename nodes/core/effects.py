@@ -15,6 +15,7 @@ from nodes.core.messages import (
     Attest,
     AttestCertificate,
     Commit,
+    FetchAttest,
     FetchBlocks,
     OrderedBatch,
     PeerMessage,
@@ -109,7 +110,7 @@ class HandOver:
 @dataclass(frozen=True, slots=True)
 class ServeArchive:
     to: ReplicaId
-    request: FetchBlocks
+    request: FetchBlocks | FetchAttest
 
 
 @dataclass(frozen=True, slots=True)

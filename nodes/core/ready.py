@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nodes.core.messages import FetchBlocks, OrderedBatch, PeerMessage, SignedMessage
+from nodes.core.messages import FetchAttest, FetchBlocks, OrderedBatch, PeerMessage, SignedMessage
 from nodes.core.records import Record
 from nodes.core.types import Fault, Lsn, ReplicaId, Request, SequenceNumber
 
@@ -59,10 +59,14 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Send the archived blocks that `request` names to `to`, as one or more FetchedBlocks."""
+    """Send `to` what `request` names, from the archive: FetchedBlocks, or the Attest of an executed block.
+
+    The attestation is over the order hash and block hash as they are stored, never recomputed. What is not
+    in the archive is not answered.
+    """
 
     to: ReplicaId
-    request: FetchBlocks
+    request: FetchBlocks | FetchAttest
 
 
 @dataclass(frozen=True, slots=True)

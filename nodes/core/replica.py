@@ -140,7 +140,7 @@ class Replica:
             case FetchBlocks():
                 return self._retransmission.on_fetch_blocks(message, sender, order, now)
             case FetchAttest():
-                return self._retransmission.on_fetch_attest(message, sender, checkpoints, now)
+                return self._retransmission.on_fetch_attest(message, sender, checkpoints, order, now)
             case FetchBody():
                 return self._retransmission.on_fetch_body(message, sender, window, order, now)
             case FetchedBlocks():

@@ -276,11 +276,18 @@ class Retransmission:
 
     # Fetches -------------------------------------------------------------------------------------
 
-    def on_fetch_attest(self, message: FetchAttest, sender: ReplicaId, checkpoints: Checkpoints, now: Now) -> Effects:
-        attest = checkpoints.own(message.sequence)
-        if attest is None or not self._peers[sender].bucket.take(MESSAGE_BYTES, now):
+    def on_fetch_attest(
+        self, message: FetchAttest, sender: ReplicaId, checkpoints: Checkpoints, order: Order, now: Now
+    ) -> Effects:
+        """From memory, else from the archive: what was attested before a restart is not in memory."""
+        if message.epoch != self._options.epoch or not self._peers[sender].bucket.take(MESSAGE_BYTES, now):
             return []
-        return [Send(attest, to=sender)]
+        attest = checkpoints.own(message.sequence)
+        if attest is not None:
+            return [Send(attest, to=sender)]
+        if checkpoints.is_diverged or not 0 < message.sequence <= order.last_executed:
+            return []
+        return [ServeArchive(sender, message)]
 
     def on_fetch_blocks(self, message: FetchBlocks, sender: ReplicaId, order: Order, now: Now) -> Effects:
         """From memory where the blocks are there, else from the archive of the executor."""

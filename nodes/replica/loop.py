@@ -100,7 +100,7 @@ class Loop:
         self._port = port
         self._stop_fd = stop_fd
         self._questions = Questions(port)
-        self._archive = ArchiveService(wire, self._questions, mesh.send)
+        self._archive = ArchiveService(wire, key, self._questions, mesh.send)
         self._clients = Clients(
             wire=wire,
             key=key,

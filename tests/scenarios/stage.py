@@ -104,6 +104,7 @@ class Actor:
             proven = ", proven" if fault.evidence else ""
             self.stage.note(f"{self.replica} blames {fault.sender}: {fault.code.name}{proven}")
         for serve in ready.serve:
+            assert isinstance(serve.request, FetchBlocks), "scenarios do not restart what has attested"
             blocks = self.database.blocks[serve.request.first - 1 : serve.request.last]
             self.stage.send(self.replica, serve.to, FetchedBlocks(0, tuple(executed.block for executed in blocks)))
         moved = not ready.is_empty

@@ -55,6 +55,7 @@ class Disk:
 @dataclass(slots=True)
 class Executed:
     block: OrderedBatch
+    order_hash: bytes
     block_hash: bytes
     time_us: int
     timers: tuple[int, ...]
@@ -95,7 +96,7 @@ class Database:
         ]
         state = b"".join(due.to_bytes(8, "little") for due in (*fired, *sorted(timers), time_us))
         block_hash = fastpath.tagged_hash(b"BLOCK", self.block_hash, execute.order_hash, batch.digest, state)
-        self.blocks.append(Executed(execute.block, block_hash, time_us, tuple(sorted(timers))))
+        self.blocks.append(Executed(execute.block, execute.order_hash, block_hash, time_us, tuple(sorted(timers))))
 
     def lose(self, count: int) -> None:
         del self.blocks[max(0, len(self.blocks) - count) :]

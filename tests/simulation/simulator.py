@@ -341,6 +341,12 @@ class Node:
 
     def _serve(self, serve: Serve) -> None:
         request = serve.request
+        if isinstance(request, FetchAttest):
+            executed = self.database.blocks[request.sequence - 1]
+            attest = Attest(request.epoch, request.sequence, executed.order_hash, executed.block_hash)
+            signed = self._sim.wire.sign(attest, key_of("consensus", self.replica))
+            self._sim.transmit(self.replica, [serve.to], signed)
+            return
         blocks: tuple[OrderedBatch, ...] = tuple(
             executed.block for executed in self.database.blocks[request.first - 1 : request.last]
         )

@@ -11,6 +11,7 @@ from nodes.core.messages import (
     AttestCertificate,
     Commit,
     Evidence,
+    FetchAttest,
     FetchBlocks,
     FetchBody,
     FetchedBlocks,
@@ -378,6 +379,26 @@ def test_lost_messages_of_every_kind_come_back() -> None:
 
 
 # Fetches -----------------------------------------------------------------------------------------
+
+
+def test_attestation_from_before_a_restart_is_served_from_the_archive() -> None:
+    """Section 11: a laggard needs w equal attestations of one height, whoever restarted meanwhile."""
+    bench = Bench(me=1)
+    for sequence in (1, 2):
+        bench.decide(bench.proposal(sequence))
+    remembered = bench.core._checkpoints.own(S(2))
+    assert remembered is not None
+    del bench.core._checkpoints._own[S(1)]
+    bench.forget()
+    bench.step(FetchAttest(0, S(2)), 3)
+    assert ([o.message for o in bench.sent], bench.serve) == ([remembered], [])
+    bench.forget()
+    bench.step(FetchAttest(0, S(1)), 3)
+    assert (bench.sent, bench.serve) == ([], [Serve(R(3), FetchAttest(0, S(1)))])
+    bench.forget()
+    for request in (FetchAttest(0, S(3)), FetchAttest(1, S(1))):
+        bench.step(request, 3)
+    assert (bench.sent, bench.serve) == ([], [])
 
 
 def test_blocks_are_served_from_memory_or_from_the_archive() -> None:

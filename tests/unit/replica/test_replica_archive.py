@@ -11,14 +11,17 @@ import pytest
 import zmq
 
 import fastpath
-from nodes.core.messages import FetchBlocks, FetchedBlocks
+from nodes.block import BlockHeader
+from nodes.core.messages import Attest, FetchAttest, FetchBlocks, FetchedBlocks
 from nodes.core.ready import Serve
 from nodes.core.types import BatchKind, ReplicaId, SequenceNumber
-from nodes.executor.protocol import Archive, FetchArchive, Ready, decode_down, encode
+from nodes.executor.protocol import Archive, BlockFound, FetchArchive, FindBlock, Ready, decode_down, encode
+from nodes.keys import SigningKey
 from nodes.replica.archive import BURST_BYTES, BYTES_PER_S, REQUEST_BYTES, ArchiveService
 from nodes.replica.executor_port import ProcessPort, Questions
 from nodes.wire import Wire
 
+ME = ReplicaId(0)
 READY = Ready(7, bytes(32), None, 0, bytes(32), 1, bytes(32), "python", "sqlite 3")
 GREEDY, LAGGARD, THIRD = ReplicaId(1), ReplicaId(2), ReplicaId(3)
 SECOND_US = 1_000_000
@@ -27,7 +30,7 @@ SECOND_US = 1_000_000
 class Bench:
     """An archive service, and the test in the place of the executor process."""
 
-    def __init__(self, wire: Wire, endpoint: str) -> None:
+    def __init__(self, wire: Wire, key: SigningKey, endpoint: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.port = ProcessPort(self._context, endpoint)
         self.executor = self._context.socket(zmq.DEALER)
@@ -42,7 +45,7 @@ class Bench:
         self.wire = wire
         self.questions = Questions(self.port)
         self.sent: list[tuple[ReplicaId, bytes]] = []
-        self.service = ArchiveService(wire, self.questions, lambda to, data: self.sent.append((to, data)))
+        self.service = ArchiveService(wire, key, self.questions, lambda to, data: self.sent.append((to, data)))
 
     def serve(self, to: ReplicaId, now_us: int = 0) -> bool:
         """Whether the executor was asked."""
@@ -73,8 +76,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(wire: Wire, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(wire, f"ipc://{tmp_path}/x.ipc")
+def bench(wire: Wire, signing_keys: list[SigningKey], tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(wire, signing_keys[ME], f"ipc://{tmp_path}/x.ipc")
     yield made
     made.close()
 
@@ -134,3 +137,36 @@ def test_answer_is_what_the_archive_holds(bench: Bench) -> None:
     assert isinstance(message, FetchedBlocks)
     assert [block.batch.header for block in message.blocks] == [header]
     assert bench.service.served_blocks == 1
+
+
+def test_attestation_is_signed_over_what_the_archive_holds(bench: Bench) -> None:
+    cluster = bench.wire.cluster
+    header = BlockHeader(
+        cluster_id=cluster.cluster_id,
+        epoch=0,
+        sequence=5,
+        previous_block_hash=bytes(32),
+        order_hash=b"o" * 32,
+        digest=b"d" * 32,
+        time_us=1,
+        result_count=0,
+        results_root=fastpath.merkle_root([]),
+        write_set_hash=bytes(32),
+        state_sequence=0,
+        state_root=bytes(32),
+        config_hash=cluster.config_hash,
+    )
+    bench.service.serve(Serve(LAGGARD, FetchAttest(0, SequenceNumber(5))), 0)
+    assert bench.executor.poll(10_000)
+    asked = decode_down(bench.executor.recv())
+    while not isinstance(asked, FindBlock):
+        assert bench.executor.poll(10_000)
+        asked = decode_down(bench.executor.recv())
+    assert asked.sequence == 5
+    bench.questions.answered(asked.token, BlockFound(asked.token, True, header.pack()))
+    ((to, data),) = bench.sent
+    (message,) = bench.wire.decode_frame(data, ME)
+    assert to == LAGGARD
+    assert isinstance(message, Attest)
+    assert (message.sequence, message.order_hash, message.block_hash) == (5, b"o" * 32, header.hash)
+    assert bench.wire.verify_attest(message, ME)
