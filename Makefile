@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest -q -n $(PYTEST_WORKERS)
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard fastpath/*.pyx fastpath/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-python-build check sim bench coverage clean
+.PHONY: help build demo test test-python-build test-slow check sim bench coverage clean
 
 help: ## show this list
 	@echo "Arremate: make TARGET"
@@ -34,13 +34,16 @@ build: $(VENV)/.built ## create the environment and compile the extensions
 demo: build ## run four nodes with a sample auction on this machine; Ctrl-C removes them
 	@$(VENV)/bin/arremate demo --endpoints-file endpoints.json $(ARGS)
 
-test: build ## run every test, on both builds of the fast path and every database found
-	$(PYTEST) --cov --cov-report= tests
+test: build ## run the tests, on both builds of the fast path and every database found
+	$(PYTEST) -m "not slow" --cov --cov-report= tests
 	@$(PY) -m coverage report --include='nodes/core/*,nodes/wire*,nodes/receipt.py,auction/rules.py,auction/operations.py' --skip-covered --fail-under=95
 	@$(MAKE) --no-print-directory test-python-build
 
-test-python-build: build ## run the unit tests and simulations on the pure-Python fast path
-	ARREMATE_FASTPATH=python ARREMATE_SIMULATION_SEEDS=20 $(PYTEST) tests/unit tests/simulation
+test-python-build: build ## unit tests and simulations on the pure-Python fast path (fastpath itself is always run on both)
+	ARREMATE_FASTPATH=python $(PYTEST) --ignore tests/unit/fastpath tests/unit tests/simulation
+
+test-slow: build ## run the further tests of whole demos: every command, signals, crashes
+	$(PYTEST) -m slow tests/system
 
 coverage: build ## statement coverage of every module
 	$(PYTEST) --cov --cov-report=term tests

@@ -135,12 +135,14 @@ def test_script_of_the_story_holds_on_four_mariadb_databases(scratch: Path, mari
     assert mariadb_server.run("SHOW DATABASES") == before
 
 
+@pytest.mark.slow
 def test_killed_backup_comes_back_and_takes_part(scratch: Path) -> None:
     done = arremate(scratch, "demo", "--execute", str(EXAMPLES / "crash.arremate"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert_nothing_left(scratch)
 
 
+@pytest.mark.slow
 def test_failing_script_names_its_line_and_removes_everything(scratch: Path, tmp_path: Path) -> None:
     script = tmp_path / "wrong.arremate"
     script.write_text("mint alice 5 --as issuer\nassert balance alice 6\n")
@@ -150,6 +152,7 @@ def test_failing_script_names_its_line_and_removes_everything(scratch: Path, tmp
     assert_nothing_left(scratch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_leaves_no_process_and_no_file(scratch: Path, tmp_path: Path, number: int, code: int) -> None:
     announced = tmp_path / "endpoints.json"
@@ -179,6 +182,7 @@ def test_signal_leaves_no_process_and_no_file(scratch: Path, tmp_path: Path, num
     assert_nothing_left(scratch)
 
 
+@pytest.mark.slow
 def test_demo_killed_with_9_takes_its_processes_with_it(scratch: Path, tmp_path: Path) -> None:
     announced = tmp_path / "endpoints.json"
     process = subprocess.Popen(
