@@ -21,6 +21,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _in_body = False
+    """The rest of a body may still arrive after its request has been answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -31,7 +33,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
+        if self._head_timer is None and not self._in_body and self.cycle is not None and self.cycle.response_complete:
             # The first bytes of a further request on a connection that was kept alive.
             self._wait_for_head()
         self._head_bytes += len(data)
@@ -41,7 +43,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
+        self._in_body = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
     def _wait_for_head(self) -> None:
         self._head_bytes = 0

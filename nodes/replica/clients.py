@@ -168,6 +168,10 @@ class Clients:
         self._subscribers.pop(connection, None)
         if len(self._subscribers) < SUBSCRIBERS_MAX:
             self._subscribers[connection] = self._now.monotonic_us + SUBSCRIPTION_US
+            if self._attests:
+                # What was pushed before, or lost on the way, would otherwise be missed until the next block.
+                newest = self._attests[next(reversed(self._attests))]
+                self._socket.send(connection, self._wire.encode(newest))
 
     def _question(self, message: ReceiptQuery | Read | StatusQuery | BlockQuery, connection: bytes) -> None:
         match message:

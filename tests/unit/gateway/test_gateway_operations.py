@@ -281,6 +281,21 @@ def test_endless_header_is_cut_off(gateway: Any) -> None:
     assert b'"code":"header_too_large"' in answer
 
 
+def test_body_that_arrives_after_its_refusal_is_not_taken_for_a_head(gateway: Any) -> None:
+    size = 200_000
+    head = b"POST /v1/operations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    with raw_connection(gateway) as connection:
+        connection.sendall(head % size)
+        answer = connection.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        for _ in range(10):
+            connection.sendall(b" " * (size // 10))
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answer += read_to_the_end(connection)
+    assert b"HTTP/1.1 431 " not in answer
+    assert b"HTTP/1.1 200 " in answer
+
+
 @pytest.mark.parametrize("start", [b"", b"GET /livez HTTP/1.1\r\nhost:"])
 def test_request_that_never_comes_is_cut_off(gateway: Any, monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
     monkeypatch.setattr(connection_module, "HEAD_TIMEOUT_S", 0.2)
