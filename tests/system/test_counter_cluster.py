@@ -87,6 +87,18 @@ def test_operations_of_many_clients_are_ordered_alike_and_proven(running: Counte
     until(lambda: running.agree(at_least=1), "all replicas stand at the same block")
 
 
+def test_subscriber_of_an_idle_cluster_gets_the_newest_block(running: CounterCluster) -> None:
+    async def submit_and_watch() -> None:
+        async with Client.connect(running.config, SigningKey.generate()) as client:
+            receipt = await client.submit({"add": 0})
+        until(lambda: running.agree(at_least=receipt.header.sequence), "all replicas stand at the same block")
+        async with Client.connect(running.config) as watcher:
+            first = await asyncio.wait_for(anext(watcher.attested()), 10)
+        assert first == (receipt.header.sequence, receipt.header.hash)
+
+    asyncio.run(submit_and_watch())
+
+
 def test_same_bytes_sent_again_give_the_same_receipt(running: CounterCluster) -> None:
     record = request(running, SigningKey.generate()).request.record
 
