@@ -200,7 +200,10 @@ def test_subscriber_gets_an_attestation_of_each_block(running: CounterCluster) -
     with RawClient(running.config, 1) as subscriber, RawClient(running.config, 1) as other:
         subscriber.send(Subscribe())
         subscriber.send(ReceiptQuery(bytes(32)))
-        assert isinstance(subscriber.receive(), Busy), "the subscription has been taken when this comes"
+        answer = subscriber.receive()
+        if isinstance(answer, Attest):
+            answer = subscriber.receive()
+        assert isinstance(answer, Busy), "at most the newest block comes before, and the subscription has been taken"
         submit = request(running, SigningKey.generate())
         other.send(submit)
         reply = other.receive()
