@@ -81,7 +81,9 @@ class Call:
         """Connected at first use, shared by the commands of a process."""
         name = "" if self.key_path is None else str(self.key_path)
         key = (self.endpoints.path, name, self.node, self.zmq)
-        return self.session.connection(key, lambda: connect(self.endpoints, node=self.node, zmq=self.zmq))
+        return self.session.connection(
+            key, lambda: connect(self.endpoints, node=self.node, zmq=self.zmq, timeout_s=self.timeout_s)
+        )
 
     @property
     def signer(self) -> Signer:
@@ -113,6 +115,11 @@ def cluster_command(
             **arguments: Any,
         ) -> Any:
             session: Session = context.obj
+            if session.endpoints_path is not None:
+                # A demo's own commands: what the environment names is another cluster, and keys of it.
+                endpoints = None if _is_from_environment(context, "endpoints") else endpoints
+                as_name = None if _is_from_environment(context, "as_name") else as_name
+                key = None if _is_from_environment(context, "key") else key
             loaded = session.endpoints(endpoints)
             if key is None and as_name is not None:
                 key = loaded.key_path(as_name)
@@ -158,6 +165,11 @@ def local_command(
         return run
 
     return register
+
+
+def _is_from_environment(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "ENVIRONMENT"
 
 
 def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:

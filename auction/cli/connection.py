@@ -36,7 +36,7 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def connect(endpoints: Endpoints, *, node: int | None, zmq: bool) -> Connection:
+def connect(endpoints: Endpoints, *, node: int | None, zmq: bool, timeout_s: float) -> Connection:
     """A connection to the cluster of an endpoints file. `node`: only through this one's gateway (HTTPS)."""
     cluster = load_genesis(endpoints)
     if zmq:
@@ -44,7 +44,7 @@ def connect(endpoints: Endpoints, *, node: int | None, zmq: bool) -> Connection:
             raise usage("bad_option", "--zmq talks to all nodes, so it goes with no --node", "leave out one of them")
         from auction.cli.zmq_connection import ZmqConnection
 
-        return ZmqConnection(cluster)
+        return ZmqConnection(cluster, timeout_s)
     from auction.cli.https_connection import HttpsConnection
 
     return HttpsConnection(cluster, endpoints, node)

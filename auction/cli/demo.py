@@ -33,8 +33,7 @@ from auction.cli.testnet import make_auction_testnet, make_testnet
 from nodes.testnet import Application, NodePlan, Testnet
 
 HOST = "127.0.0.1"
-TERMINATED = 143
-"""128 + SIGTERM."""
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,12 @@ def register(app: typer.Typer) -> None:
         elif random is not None:
             script = parse_script(random_script.generate(random, operations))
         session: Session = context.obj
+        if endpoints_file is not None and endpoints_file.exists():
+            raise usage(
+                "file_exists",
+                f"{endpoints_file} is there already: another demo uses it, or one was killed",
+                "stop that demo, remove the file, or name another with --endpoints-file",
+            )
         wishes = Wishes(nodes, database, keep, endpoints_file)
         with _signals(), running_cluster(session, wishes) as cluster:
             runner = ScriptRunner(session, cluster, _execute)
@@ -210,29 +215,24 @@ def _removal_notice(session: Session, keep: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM end the demo in order; once it is ending they are ignored."""
+    """SIGINT, SIGTERM and a closed terminal end the demo in order; once it is ending they are ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def ignore_further() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    def end(number: int, frame: object) -> NoReturn:
+        for ending in ENDING_SIGNALS:
+            signal.signal(ending, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
-    def interrupted(number: int, frame: object) -> NoReturn:
-        ignore_further()
-        raise KeyboardInterrupt
-
-    def terminated(number: int, frame: object) -> NoReturn:
-        ignore_further()
-        raise SystemExit(TERMINATED)
-
-    before = (signal.signal(signal.SIGINT, interrupted), signal.signal(signal.SIGTERM, terminated))
+    before = [(ending, signal.signal(ending, end)) for ending in ENDING_SIGNALS]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+        for ending, handler in before:
+            signal.signal(ending, handler)
 
 
 def _introduce(session: Session, cluster: ClusterProcess, auction: str | None) -> None:

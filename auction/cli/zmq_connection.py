@@ -24,6 +24,7 @@ from nodes.client.errors import (
     Refused,
     VerificationFailed,
 )
+from nodes.client.options import ClientOptions
 from nodes.config import ClusterConfig
 from nodes.receipt import Receipt, ReceiptError
 
@@ -31,10 +32,13 @@ from nodes.receipt import Receipt, ReceiptError
 class ZmqConnection:
     """A `Connection`. Signing stays with the caller, so that one key has one session whatever the way."""
 
-    def __init__(self, cluster: ClusterConfig) -> None:
+    def __init__(self, cluster: ClusterConfig, timeout_s: float) -> None:
+        """Connected to a quorum, or failed, within `timeout_s`."""
         self.cluster = cluster
         self._runner = asyncio.Runner()
-        self._client = Client.connect(cluster, code_name=code_name)
+        self._client = Client.connect(
+            cluster, code_name=code_name, options=ClientOptions(connect_timeout_ms=_milliseconds(timeout_s))
+        )
         try:
             self._runner.run(self._client.open())
         except ClientError as error:

@@ -32,8 +32,12 @@ def command(*words: str) -> list[str]:
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """Temporary files of the demo go to `scratch`, so that what is left can be seen."""
-    return {**os.environ, "TMPDIR": str(scratch), "NO_COLOR": "1"}
+    """Temporary files of the demo go to `scratch`, so that what is left can be seen.
+
+    The variables name another cluster, as in a terminal where somebody uses one: a demo must not touch it.
+    """
+    other = {"ARREMATE_ENDPOINTS": str(scratch / "another.json"), "ARREMATE_AS": "nobody"}
+    return {**os.environ, **other, "TMPDIR": str(scratch), "NO_COLOR": "1"}
 
 
 def arremate(scratch: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -153,7 +157,7 @@ def test_failing_script_names_its_line_and_removes_everything(scratch: Path, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_leaves_no_process_and_no_file(scratch: Path, tmp_path: Path, number: int, code: int) -> None:
     announced = tmp_path / "endpoints.json"
     with (tmp_path / "log").open("w+") as log:
