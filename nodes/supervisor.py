@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import structlog
@@ -23,7 +22,7 @@ from nodes.config import NodeConfig
 from nodes.lifetime import child_environment
 
 LOG_BYTES_MAX = 8 * 1024 * 1024
-LOG_FILES_KEPT = 2
+LOG_CHUNK_BYTES = 64 * 1024
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 HEALTHY_AFTER_S = 60.0
@@ -34,15 +33,40 @@ POLL_S = 0.1
 log = structlog.get_logger("supervisor")
 
 
+class LogFile:
+    """A file that takes bytes up to LOG_BYTES_MAX, then begins anew; the former one is kept as NAME.1.
+
+    What cannot be written (a full disk) is dropped and counted: output must be taken from the process all the
+    same, or it would stand still at its next line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dropped_bytes = 0
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, data: bytes) -> None:
+        try:
+            if self._file.tell() + len(data) > LOG_BYTES_MAX:
+                self._file.close()
+                self.path.replace(self.path.with_name(self.path.name + ".1"))
+                self._file = self.path.open("ab", buffering=0)
+            self.dropped_bytes += len(data) - self._file.write(data)
+        except (OSError, ValueError):
+            # ValueError: closed, because it could not be opened anew after the last time.
+            self.dropped_bytes += len(data)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class Child:
     """One process and its log; restarted by `tend`."""
 
     def __init__(self, name: str, command: Sequence[str], log_dir: Path) -> None:
         self.name = name
         self._command = command
-        self._output = RotatingFileHandler(
-            log_dir / f"{name}.log", maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES_KEPT, encoding="utf-8"
-        )
+        self._output = LogFile(log_dir / f"{name}.log")
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_at = 0.0
@@ -61,13 +85,9 @@ class Child:
         self._settle()
         if now - self._started_at >= HEALTHY_AFTER_S:
             self._backoff_s = BACKOFF_FIRST_S
-        log.error("process ended", name=self.name, code=code, restart_in_s=self._backoff_s, log=str(self.log_path))
+        log.error("process ended", name=self.name, code=code, restart_in_s=self._backoff_s, log=str(self._output.path))
         self._start_at = now + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
-
-    @property
-    def log_path(self) -> Path:
-        return Path(self._output.baseFilename)
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL when it does not end in time."""
@@ -99,16 +119,8 @@ class Child:
 
     def _copy(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self._output.acquire()
-            try:
-                if self._output.stream is not None and self._output.stream.tell() + len(line) > LOG_BYTES_MAX:
-                    self._output.doRollover()
-                assert self._output.stream is not None
-                self._output.stream.write(line.decode("utf-8", "replace"))
-                self._output.flush()
-            finally:
-                self._output.release()
+        while data := os.read(process.stdout.fileno(), LOG_CHUNK_BYTES):
+            self._output.append(data)
 
     def _settle(self) -> None:
         """Read the last lines of a process that has ended."""
@@ -116,6 +128,8 @@ class Child:
             self._reader.join(STOP_TIMEOUT_S)
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
+        if self._output.dropped_bytes:
+            log.error("log incomplete", name=self.name, dropped_bytes=self._output.dropped_bytes)
         self._process = None
         self._reader = None
 
