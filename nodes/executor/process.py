@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -48,6 +47,7 @@ from nodes.executor.protocol import (
     encode,
 )
 from nodes.executor.store import DatabaseRefused
+from nodes.logs import configure_logs
 from nodes.machine import StateMachine
 
 QUEUE_MAX = 4096
@@ -236,19 +236,6 @@ def _last_word(socket: zmq.Socket[bytes], reason: str) -> None:
         socket.send(encode(ExecutorAlarm(reason)), zmq.NOBLOCK)
 
 
-def configure_log(level: str) -> None:
-    """JSON lines on standard output, from `level` on."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m nodes.executor", description="Executes ordered blocks.")
@@ -259,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = NodeConfig.load(options.config)
         cluster = ClusterConfig.load(config.genesis)
         machine = load_machine(config.application)
-        configure_log(config.log_level)
+        configure_logs("executor", config.replica, config.log_level)
         lifetime = Lifetime(with_parent=not options.standalone)
         lifetime.install()
         executor = Executor(
